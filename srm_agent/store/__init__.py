@@ -1,0 +1,1 @@
+"""The only SQL: engine, tables, migrations, and one repository a subject."""

@@ -1,0 +1,1 @@
+"""Schema steps, run by `srm_agent.store.migrate`; each may be run again."""
