@@ -1,0 +1,57 @@
+# Two commands are sacred: `make demo` and `make test`. Both set up .venv by themselves from a plain clone.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_SECONDS ?= 90
+SEED ?= 7
+
+.PHONY: help demo test check format lock bench soak clean
+
+help:
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "SRM agent needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian run 'apt-get install python3-venv'"; exit 1; }
+	@echo "setting up $(VENV) (about a minute, once)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@echo "adding the development tools…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime ## SRM at work against a simulated Bybit over real sockets (DEMO_SECONDS=90 SEED=7)
+	@$(BIN)/srm-agent demo --seconds $(DEMO_SECONDS) --seed $(SEED)
+
+test: $(VENV)/.dev ## everything that proves the product, in minutes (see CONTRIBUTING.md)
+	@$(BIN)/python -m tests.gates
+
+check: $(VENV)/.dev ## what must pass before a commit: format, lint, types, import rules, fast tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/pytest -q tests/unit tests/properties tests/architecture
+
+format: $(VENV)/.dev ## put the code into shape
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+soak: $(VENV)/.dev ## the longer runs
+	@SRM_TEST_PROFILE=soak $(BIN)/pytest -q tests
+
+bench: $(VENV)/.dev ## measured hot paths beside a reference in the same run
+	@$(BIN)/python -m tests.benchmarks
+
+lock: ## write the lock files anew from requirements*.in (hashes, no index address)
+	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade requirements.in -o requirements.lock
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade requirements-dev.in -o requirements-dev.lock
+	@rm -rf $(VENV)-lock
+
+clean: ## remove what these commands made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var

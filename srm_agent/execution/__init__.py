@@ -1,0 +1,1 @@
+"""Decision -> order -> fill: what was meant, what was sent, what the broker did, what it cost."""

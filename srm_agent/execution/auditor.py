@@ -1,0 +1,104 @@
+"""Reads the broker's truth from time to time and acts on what two readings agree is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from srm_agent.clock import Clock
+from srm_agent.domain.ids import Symbol
+from srm_agent.domain.trades import CloseReason, Leg
+from srm_agent.errors import BrokerError
+from srm_agent.execution.reconcile import Difference, Finding, compare
+
+if TYPE_CHECKING:
+    from srm_agent.execution.desk import Desk
+
+log = structlog.get_logger()
+
+EVERY_S = 30.0
+SECOND_LOOK_S = 2.0
+
+
+class Auditor:
+    """Level-triggered: whatever was missed by events is found here."""
+
+    def __init__(self, desk: Desk, clock: Clock, on_difference: Callable[[Difference], None]) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._on_difference = on_difference
+        self._suspected: dict[tuple[Finding, Symbol], float] = {}
+        self._wake = asyncio.Event()
+
+    def look_soon(self) -> None:
+        """Something does not add up: read the truth now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Read and compare for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(SECOND_LOOK_S if self._suspected else EVERY_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if not self._desk.synced:
+                continue
+            try:
+                await self._read()
+            except BrokerError as error:
+                log.info("could not read the broker's truth", connection=self._desk.connection_id, error=str(error))
+                continue
+            await self.compare_now()
+            self._desk.ledger.forget_settled(self._clock.monotonic() - 600)
+
+    async def _read(self) -> None:
+        """History first, positions second: a trade between the two reads then shows in both (F4)."""
+        ledger, broker = self._desk.ledger, self._desk.broker
+        since = min((leg.opened_at for leg in ledger.legs.values() if leg.opened_at), default=None)
+        if since is not None:
+            for fill in await broker.fills(since - timedelta(minutes=1)):
+                self._desk.count(fill)
+        self._desk.see_positions(await broker.positions())
+
+    async def compare_now(self) -> None:
+        """Compare what is known; a difference is acted on once a second look has confirmed it."""
+        ledger = self._desk.ledger
+        doubtful = frozenset(ticket.intent.symbol for ticket in ledger.unsettled())
+        differences = compare(ledger.legs.values(), self._desk.positions.values(), doubtful)
+        keys = {(difference.finding, difference.symbol) for difference in differences}
+        self._suspected = {key: at for key, at in self._suspected.items() if key in keys}
+        foreign = {difference.symbol for difference in differences if difference.finding is Finding.FOREIGN}
+        halted = self._desk.halted_symbols
+        for symbol in [symbol for symbol in halted if symbol not in foreign]:
+            del halted[symbol]
+        now = self._clock.monotonic()
+        for difference in differences:
+            first_seen = self._suspected.setdefault((difference.finding, difference.symbol), now)
+            if now - first_seen >= SECOND_LOOK_S / 2:
+                await self._act_on(difference)
+
+    async def _act_on(self, difference: Difference) -> None:
+        self._on_difference(difference)
+        leg = difference.leg
+        if difference.finding is Finding.FOREIGN:
+            self._desk.halted_symbols[difference.symbol] = "the account holds volume that is not ours"
+        elif leg is not None and difference.finding is Finding.NAKED:
+            await self._restore_stop(leg)
+        elif leg is not None and difference.position is None:
+            self._desk.lose(leg)
+
+    async def _restore_stop(self, leg: Leg) -> None:
+        if leg.stop_loss is None:
+            return
+        try:
+            await self._desk.broker.protect(self._desk.reference(leg), leg.symbol, leg.stop_loss, leg.take_profit)
+        except BrokerError as error:
+            log.error("stop could not be restored, closing", leg=leg.leg_id, error=str(error))
+            self._desk.close(leg, Decimal(1), CloseReason.EMERGENCY, "naked")

@@ -1,0 +1,188 @@
+"""The memory of one connection: orders, legs and the fills already counted. Pure; the journal is its durable twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from srm_agent.domain.ids import ClientOrderId, FillId, LegId, SignalId, Symbol
+from srm_agent.domain.orders import Fill, FillKind, OrderIntent, OrderPurpose, OrderReport
+from srm_agent.domain.trades import CloseReason, Leg, LegState
+from srm_agent.execution import legs as leg_rules
+from srm_agent.execution.tickets import Finality, Ticket, absorb_fill, absorb_report
+
+KEPT_ENDED = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one report or fill changed. `fill` only when it was counted for the first time."""
+
+    ticket: Ticket | None = None
+    leg: Leg | None = None
+    fill: Fill | None = None
+    settled: bool = False
+    """The order ended with this change."""
+    opened: bool = False
+    ended: bool = False
+    """The leg closed, or its entry ended without a fill."""
+    late: bool = False
+    """A fill of an order that had been taken as ended (INV-6)."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to write."""
+        return self.ticket is not None or self.fill is not None
+
+
+class Ledger:
+    """Tickets and legs of one connection."""
+
+    def __init__(self, finality: Finality, contract_size: Callable[[Symbol], Decimal]) -> None:
+        self._finality = finality
+        self._contract_size = contract_size
+        self.tickets: dict[ClientOrderId, Ticket] = {}
+        self.legs: dict[LegId, Leg] = {}
+        self._ended: dict[LegId, Leg] = {}
+        self._counted: dict[FillId, None] = {}
+
+    # ---- what we do
+
+    def plan(self, leg: Leg, intent: OrderIntent) -> None:
+        """Reserve a leg and its entry order before anything is sent: it counts as filled from now on."""
+        self.legs[leg.leg_id] = leg
+        self.tickets[intent.client_id] = Ticket(intent=intent)
+
+    def plan_exit(self, intent: OrderIntent, reason: CloseReason) -> None:
+        """Note an exit order and why it is sent."""
+        self.tickets[intent.client_id] = Ticket(intent=intent)
+        if intent.leg_id is not None and (leg := self.legs.get(intent.leg_id)):
+            self.legs[leg.leg_id] = replace(leg, closing_as=reason)
+
+    def restore(self, legs: Iterable[Leg], tickets: Iterable[Ticket], counted: Iterable[FillId]) -> None:
+        """Take over what the journal knows, at start."""
+        self.legs.update((leg.leg_id, leg) for leg in legs)
+        self.tickets.update((ticket.intent.client_id, ticket) for ticket in tickets)
+        self._counted.update((fill, None) for fill in counted)
+
+    def mark_sent(self, client_id: ClientOrderId, now: float, touch: Decimal | None) -> None:
+        """The order leaves now, with this touch on its side of the book."""
+        ticket = self.tickets[client_id]
+        if ticket.sent is None:
+            self.tickets[client_id] = replace(ticket, sent=now, touch_sent=touch)
+
+    def set_leg(self, leg: Leg) -> None:
+        """Replace an open leg (a modified stop or target)."""
+        self.legs[leg.leg_id] = leg
+
+    # ---- what we hear
+
+    def take_fill(self, fill: Fill) -> Change:
+        """Count an execution once, wherever it was heard (B7)."""
+        before = self.tickets.get(fill.client_id) if fill.client_id else None
+        ticket = absorb_fill(before, fill) if before is not None else None
+        if ticket is not None:
+            self.tickets[ticket.intent.client_id] = ticket
+        if fill.fill_id in self._counted:
+            return Change(ticket=ticket) if ticket is not before else Change()
+        self._counted[fill.fill_id] = None
+        leg = self._leg_of(fill, ticket)
+        if leg is None:
+            return Change(ticket=ticket, fill=fill if ticket is not None else None)
+        entry = ticket is not None and ticket.intent.purpose is OrderPurpose.ENTRY
+        grown = leg_rules.opened(leg, fill) if entry else leg_rules.reduced(leg, fill, self._contract_size(leg.symbol))
+        self._place(grown)
+        return Change(
+            ticket=ticket,
+            leg=grown,
+            fill=fill,
+            settled=ticket is not None and before is not None and ticket.state.settled and not before.state.settled,
+            opened=entry and leg.state is not LegState.OPEN,
+            ended=grown.state is LegState.CLOSED,
+            late=before is not None and before.state.settled,
+        )
+
+    def take_report(self, report: OrderReport, now: float) -> tuple[Change, ...]:
+        """What the broker says about an order of ours; fills in it are counted first. Strangers' orders are ignored."""
+        before = self.tickets.get(report.client_id)
+        if before is None:
+            return ()
+        changes = [change for fill in report.fills if (change := self.take_fill(fill)).anything]
+        known = self.tickets[report.client_id]
+        after = absorb_report(known, report, finality=self._finality, now=now)
+        if after != known:
+            self.tickets[report.client_id] = after
+            settled = after.state.settled and not known.state.settled
+            leg = self._entry_ended(after) if settled else None
+            changes.append(Change(ticket=after, leg=leg, settled=settled, ended=leg is not None and not leg.lot))
+        return tuple(changes)
+
+    # ---- what is known
+
+    def open_leg(self, symbol: Symbol) -> Leg | None:
+        """The leg that holds (or is opening) this symbol, if any."""
+        return next((leg for leg in self.legs.values() if leg.symbol == symbol), None)
+
+    def leg_of_signal(self, signal: SignalId) -> Leg | None:
+        """The open leg of a signal."""
+        return next((leg for leg in self.legs.values() if leg.signal_id == signal), None)
+
+    def unsettled(self) -> list[Ticket]:
+        """Orders that have not ended, oldest first."""
+        return [ticket for ticket in self.tickets.values() if not ticket.state.settled]
+
+    def exits_under_way(self, leg_id: LegId) -> list[Ticket]:
+        """Unsettled orders that shrink this leg."""
+        return [
+            ticket
+            for ticket in self.unsettled()
+            if ticket.intent.leg_id == leg_id and ticket.intent.purpose is not OrderPurpose.ENTRY
+        ]
+
+    def forget_settled(self, older_than: float) -> None:
+        """Drop ended orders whose last send was before that monotonic second, and the oldest ended legs."""
+        for client_id in [
+            key for key, ticket in self.tickets.items() if ticket.state.settled and ticket.intent.deadline < older_than
+        ]:
+            del self.tickets[client_id]
+        for leg_id in list(self._ended)[: max(0, len(self._ended) - KEPT_ENDED)]:
+            del self._ended[leg_id]
+
+    def lose(self, leg_id: LegId) -> Leg | None:
+        """The broker no longer has this leg and nobody can say how it ended: closed as FOREIGN, without a result."""
+        leg = self.legs.get(leg_id)
+        if leg is None:
+            return None
+        lost = replace(leg, state=LegState.CLOSED, close_reason=CloseReason.FOREIGN)
+        self._place(lost)
+        return lost
+
+    # ---- details
+
+    def _leg_of(self, fill: Fill, ticket: Ticket | None) -> Leg | None:
+        if ticket is not None and ticket.intent.leg_id is not None:
+            leg_id = ticket.intent.leg_id
+            return self.legs.get(leg_id) or self._ended.get(leg_id)
+        candidate = self.open_leg(fill.symbol)
+        if candidate is None or candidate.state is not LegState.OPEN or fill.side is candidate.side:
+            return None
+        if ticket is None and fill.kind is FillKind.ORDER and fill.client_id is None:
+            return candidate  # somebody closed our share by hand: on a netting venue that shrinks the leg
+        return candidate
+
+    def _entry_ended(self, ticket: Ticket) -> Leg | None:
+        leg_id = ticket.intent.leg_id
+        if ticket.intent.purpose is not OrderPurpose.ENTRY or leg_id is None or leg_id not in self.legs:
+            return None
+        leg = leg_rules.not_opened(self.legs[leg_id])
+        self._place(leg)
+        return leg
+
+    def _place(self, leg: Leg) -> None:
+        if leg.state in (LegState.CLOSED, LegState.NEVER_OPENED):
+            self.legs.pop(leg.leg_id, None)
+            self._ended[leg.leg_id] = leg
+        else:
+            self._ended.pop(leg.leg_id, None)
+            self.legs[leg.leg_id] = leg

@@ -1,0 +1,116 @@
+"""Sends each order once, exits before entries (INV-10); every doubt becomes UNKNOWN (INV-5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+
+import structlog
+
+from srm_agent.clock import Clock
+from srm_agent.domain.decisions import ReasonCode
+from srm_agent.domain.ids import Symbol
+from srm_agent.domain.orders import OrderIntent, OrderPurpose, OrderReport, Outcome
+from srm_agent.domain.units import Side
+from srm_agent.errors import BrokerUnreachable, NotAuthorised
+from srm_agent.execution.ledger import Ledger
+from srm_agent.execution.tickets import expired
+from srm_agent.ports import Broker
+
+log = structlog.get_logger()
+
+PAUSE_BEFORE_REPEAT_S = 0.2
+
+
+class Sender:
+    """The lane of one connection: a slow broker delays nobody else, and an entry never delays an exit."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        gate: Callable[[OrderIntent], ReasonCode | None],
+        touch: Callable[[Symbol, Side], Decimal | None],
+        on_report: Callable[[OrderReport], None],
+        on_not_authorised: Callable[[str], None],
+    ) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._clock = clock
+        self._gate = gate
+        self._touch = touch
+        self._on_report = on_report
+        self._on_not_authorised = on_not_authorised
+        self._exits: deque[OrderIntent] = deque()
+        self._entries: deque[OrderIntent] = deque()
+        self._work = asyncio.Event()
+        self._exits_in_flight = 0
+
+    def enqueue(self, intent: OrderIntent) -> None:
+        """Queue an order whose intent is committed."""
+        (self._entries if intent.purpose is OrderPurpose.ENTRY else self._exits).append(intent)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Send for ever: two workers, so that an entry waiting for its reply holds back no exit."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_exits(), name=f"exits {self._broker.connection_id}")
+            group.create_task(self._run_entries(), name=f"entries {self._broker.connection_id}")
+
+    async def _run_exits(self) -> None:
+        while True:
+            while self._exits:
+                self._exits_in_flight += 1
+                try:
+                    await self._send(self._exits.popleft())
+                finally:
+                    self._exits_in_flight -= 1
+                    self._work.set()  # entries may go on
+            await self._wait()
+
+    async def _run_entries(self) -> None:
+        while True:
+            while self._entries and not self._exits and not self._exits_in_flight:
+                await self._send(self._entries.popleft())
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._work.clear()
+        await self._work.wait()
+
+    async def _send(self, intent: OrderIntent) -> None:
+        while True:
+            now = self._clock.monotonic()
+            if expired(intent, now):
+                return self._not_sent(intent, ReasonCode.NOT_SENT_IN_TIME)
+            if (closed := self._gate(intent)) is not None:
+                return self._not_sent(intent, closed)
+            self._ledger.mark_sent(intent.client_id, now, self._touch(intent.symbol, intent.side))
+            try:
+                report = await self._broker.submit(intent)
+            except BrokerUnreachable as error:
+                # Provably nothing happened (port's contract): the same id may go again until the deadline.
+                log.info("order not delivered", client_id=intent.client_id, error=str(error))
+                await asyncio.sleep(PAUSE_BEFORE_REPEAT_S)
+                continue
+            except NotAuthorised as error:
+                self._on_not_authorised(str(error))
+                return self._not_sent(intent, ReasonCode.HALTED_BEFORE_SEND, str(error))
+            except Exception as error:  # whatever it was, the order may be live (INV-5)
+                log.exception("order in doubt", client_id=intent.client_id)
+                report = OrderReport(
+                    client_id=intent.client_id, outcome=Outcome.UNKNOWN, code=type(error).__name__, detail=str(error)
+                )
+            return self._on_report(report)
+
+    def _not_sent(self, intent: OrderIntent, reason: ReasonCode, detail: str = "") -> None:
+        ticket = self._ledger.tickets.get(intent.client_id)
+        if ticket is not None and ticket.sent is not None and reason is not ReasonCode.NOT_SENT_IN_TIME:
+            log.info("order withdrawn after an undelivered try", client_id=intent.client_id, reason=reason)
+        self._on_report(
+            OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=reason.value, detail=detail)
+        )
