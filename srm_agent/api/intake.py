@@ -1,0 +1,211 @@
+"""The way of a message from the wire to the flow: authentic, within bounds, understood, written, delivered, answered.
+
+Nothing is acknowledged before its commit (INV-3) and nothing is delivered twice by a repeat (INV-1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from srm_agent.api.answers import error_body
+from srm_agent.api.limits import IntakeLimits, TokenBucket
+from srm_agent.api.metrics import IntakeCounters
+from srm_agent.api.parse import Delivery, parse_signal
+from srm_agent.api.signatures import MAX_KEYS, WebhookKey, verify
+from srm_agent.api.strict_json import MAX_BODY_BYTES
+from srm_agent.clock import Clock
+from srm_agent.domain.decisions import canonical_json
+from srm_agent.domain.ids import ProviderKey
+from srm_agent.domain.signals import OpenSignal, Signal
+from srm_agent.errors import ConfigurationError, OutcomeUnknown, SignalRejected, StoreBroken, StoreUnavailable
+from srm_agent.ports import IntakeResult, SignalLog
+
+logger = structlog.get_logger()
+
+ACCEPTED = 202
+RETRY_AFTER_S = 1
+DOUBT_S = 300.0
+_Doubt = tuple[ProviderKey, str]
+
+
+class _Busy(SignalRejected):
+    """A refusal that another try may overcome."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int) -> None:
+        super().__init__(status, code, message)
+        self.retry_after_s = retry_after_s
+
+
+class Intake:
+    """One per daemon. `deliver` is called once per fresh message, right after its commit; it must not block."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        keys: Mapping[ProviderKey, Sequence[WebhookKey]],
+        log: SignalLog,
+        deliver: Callable[[Signal], None],
+        limits: IntakeLimits,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._clock = clock
+        self._log = log
+        self._deliver = deliver
+        self._limits = limits
+        self._counters = IntakeCounters(registry or CollectorRegistry())
+        self._keys: Mapping[ProviderKey, Sequence[WebhookKey]] = {}
+        self._entry_lanes: dict[ProviderKey, TokenBucket] = {}
+        self._exit_lanes: dict[ProviderKey, TokenBucket] = {}
+        self._in_flight = 0
+        self._in_doubt: dict[_Doubt, float] = {}
+        self.replace_keys(keys)
+
+    def replace_keys(self, keys: Mapping[ProviderKey, Sequence[WebhookKey]]) -> None:
+        """Rotate or revoke: what is in flight finishes, the next message is checked against the new keys.
+
+        Raises ConfigurationError naming the provider if it has no key or more than two.
+        """
+        for provider, active in keys.items():
+            if not 1 <= len(active) <= MAX_KEYS:
+                raise ConfigurationError(
+                    f"provider {provider} must have 1 or {MAX_KEYS} webhook keys, had {len(active)}; "
+                    f"keep the new key and, during a rotation, the old one"
+                )
+        self._keys = {provider: tuple(active) for provider, active in keys.items()}
+
+    async def receive(self, provider: ProviderKey, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        """HTTP status and JSON text for one message. `headers` has lower-case names. Never raises for its content.
+
+        Strangers are turned away before they can spend the rate of a provider: signature first, then its bucket.
+        """
+        try:
+            return await self._receive(provider, headers, body)
+        except SignalRejected as refusal:
+            return self.refuse(provider, refusal)
+
+    def refuse(self, provider: ProviderKey, refusal: SignalRejected) -> tuple[int, str]:
+        """Count a refusal and put it into words; also for what the shell refuses before `receive`."""
+        self._counters.count(provider if provider in self._keys else None, refusal.code)
+        retry_after_s = refusal.retry_after_s if isinstance(refusal, _Busy) else None
+        return refusal.status, error_body(refusal.code, str(refusal), refusal.field, retry_after_s=retry_after_s)
+
+    async def settle_doubts(self) -> int:
+        """Deliver what was committed although its commit seemed lost; how many. Call it on a timer (seconds).
+
+        A repeat settles its own doubt. What is not found is looked for again for five minutes: a database may finish
+        a commit after the connection is gone. Raises StoreUnavailable and OutcomeUnknown as the log does.
+        """
+        if not self._in_doubt:
+            return 0
+        asked, expired = list(self._in_doubt), self._clock.monotonic() - DOUBT_S
+        unfinished = {(signal.provider, signal.receipt.message_id): signal for signal in await self._log.unfinished()}
+        settled = 0
+        for doubt in asked:
+            # A repeat may have settled it while we were reading.
+            since = self._in_doubt.get(doubt)
+            if since is not None and doubt in unfinished:
+                self._forget(doubt)
+                self._deliver(unfinished[doubt])
+                settled += 1
+            elif since is not None and since < expired:
+                self._forget(doubt)
+        return settled
+
+    async def _receive(self, provider: ProviderKey, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        if len(body) > MAX_BODY_BYTES:
+            raise SignalRejected(413, "BODY_TOO_LARGE", f"a body has at most {MAX_BODY_BYTES} bytes", "body")
+        received_at, received = self._clock.wall(), self._clock.monotonic()
+        message_id = verify(self._keys.get(provider, ()), headers, body, received_at.timestamp())
+        delivery = Delivery(message_id=message_id, received_at=received_at, received=received)
+        try:
+            signal = parse_signal(body, provider, delivery)
+        except SignalRejected as refusal:
+            self._spend(provider, received, exit_lane=False)
+            logger.info("signal refused", provider=str(provider), message_id=message_id, code=refusal.code)
+            raise
+        exit_lane = not isinstance(signal, OpenSignal)
+        self._spend(provider, received, exit_lane=exit_lane)
+        if self._in_flight >= self._limits.in_flight + (self._limits.in_flight_reserve if exit_lane else 0):
+            raise _Busy(503, "QUEUE_FULL", "too many messages are waiting; send it again under the same id", 1)
+        return await self._accept(signal, body)
+
+    def _spend(self, provider: ProviderKey, now: float, *, exit_lane: bool) -> None:
+        limits, lanes = self._limits, self._exit_lanes if exit_lane else self._entry_lanes
+        if provider not in lanes:
+            lanes[provider] = (
+                TokenBucket(limits.exits_per_s, limits.exits_burst, now)
+                if exit_lane
+                else TokenBucket(limits.entries_per_s, limits.entries_burst, now)
+            )
+        wait_s = lanes[provider].take(now)
+        if wait_s:
+            raise _Busy(429, "RATE_LIMITED", f"too many messages; send it again in {wait_s} s, same id", wait_s)
+
+    async def _accept(self, signal: Signal, body: bytes) -> tuple[int, str]:
+        doubt = (signal.provider, signal.receipt.message_id)
+        self._enter(1)
+        try:
+            result = await self._log.accept(signal, sha256(body).hexdigest(), _answer(signal))
+            if not result.fresh and doubt in self._in_doubt:
+                await self.settle_doubts()
+        except StoreUnavailable as error:
+            raise self._unavailable(signal, "STORE_UNAVAILABLE", error) from error
+        except OutcomeUnknown as error:
+            self._doubt(doubt)
+            raise self._unavailable(signal, "STORE_OUTCOME_UNKNOWN", error) from error
+        except StoreBroken as error:
+            raise self._unavailable(signal, "STORE_BROKEN", error) from error
+        except asyncio.CancelledError:
+            # A cancelled caller may have committed (foundation.md: 59 of 90 had).
+            self._doubt(doubt)
+            raise
+        finally:
+            self._enter(-1)
+        return self._finished(signal, result, doubt)
+
+    def _finished(self, signal: Signal, result: IntakeResult, doubt: _Doubt) -> tuple[int, str]:
+        if result.fresh:
+            self._forget(doubt)
+            self._deliver(signal)
+        self._counters.count(signal.provider, "accepted" if result.fresh else "repeated")
+        return ACCEPTED, result.answer
+
+    def _unavailable(self, signal: Signal, code: str, error: Exception) -> _Busy:
+        logger.warning(
+            "signal not written",
+            provider=str(signal.provider),
+            message_id=signal.receipt.message_id,
+            code=code,
+            error=type(error).__name__,
+        )
+        return _Busy(503, code, "the message could not be written; send it again under the same id", RETRY_AFTER_S)
+
+    def _enter(self, change: int) -> None:
+        self._in_flight += change
+        self._counters.in_flight.set(self._in_flight)
+
+    def _doubt(self, doubt: _Doubt) -> None:
+        self._in_doubt[doubt] = self._clock.monotonic()
+        self._counters.in_doubt.set(len(self._in_doubt))
+
+    def _forget(self, doubt: _Doubt) -> None:
+        self._in_doubt.pop(doubt, None)
+        self._counters.in_doubt.set(len(self._in_doubt))
+
+
+def _answer(signal: Signal) -> str:
+    """The first answer to a message; a repeat gets this text byte for byte."""
+    return canonical_json(
+        {
+            "status": "accepted",
+            "signal_id": signal.signal_id.removeprefix(f"{signal.provider}/"),
+            "message_id": signal.receipt.message_id,
+            "received_at": signal.receipt.received_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        }
+    )

@@ -1,0 +1,42 @@
+"""How much one provider may send: token buckets and bounds, with a lane of its own for messages that reduce risk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeLimits:
+    """Rates are messages per second and provider; bursts and queues are messages.
+
+    Opening signals (and malformed messages) use the entry lane; close, cancel and modify have the exit lane, which
+    nothing else can empty (INV-10). `in_flight` bounds messages waiting for their commit, over all providers;
+    `in_flight_reserve` more may wait if they are exits.
+    """
+
+    entries_per_s: float = 20.0
+    entries_burst: int = 60
+    exits_per_s: float = 50.0
+    exits_burst: int = 200
+    in_flight: int = 256
+    in_flight_reserve: int = 256
+
+
+class TokenBucket:
+    """`burst` tokens at first, refilled at `per_s`; time is an argument (monotonic seconds)."""
+
+    def __init__(self, per_s: float, burst: int, now: float) -> None:
+        self._per_s = per_s
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._at = now
+
+    def take(self, now: float) -> int:
+        """0 if a token was there, else the whole seconds (>= 1) until one will be."""
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._per_s)
+        self._at = max(self._at, now)
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            return 0
+        return max(1, math.ceil((1.0 - self._tokens) / self._per_s))
