@@ -112,6 +112,8 @@ class OrderReport:
 
     client_id: ClientOrderId
     outcome: Outcome
+    symbol: Symbol | None = None
+    """Set by `open_orders`."""
     broker_order_id: str | None = None
     filled_lot: Decimal = ZERO
     average_price: Decimal | None = None

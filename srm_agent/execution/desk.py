@@ -15,7 +15,7 @@ from srm_agent.clock import Clock
 from srm_agent.domain.accounts import AccountSnapshot
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
-from srm_agent.domain.ids import ConnectionId, FillId, LegId, PositionRef, Symbol
+from srm_agent.domain.ids import ConnectionId, FillId, PositionRef, Symbol
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderReport
 from srm_agent.domain.trades import CloseReason, Leg, LegState

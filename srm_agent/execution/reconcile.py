@@ -52,9 +52,7 @@ def compare(legs: Iterable[Leg], positions: Iterable[BrokerPosition], in_doubt: 
         actual = int(position.side) * position.lot if position else ZERO
         first: Leg | None = mine[0] if mine else None
         if actual != expected:
-            shrunk = (
-                leg is not None and actual * int(leg.side) < expected * int(leg.side) and actual * int(leg.side) >= 0
-            )
+            shrunk = first is not None and ZERO <= actual * int(first.side) < expected * int(first.side)
             found.append(
                 Difference(Finding.MISSING if shrunk else Finding.FOREIGN, symbol, actual - expected, first, position)
             )

@@ -1,0 +1,121 @@
+"""When an account must be closed: drawdown on the deposit-adjusted high-water mark, and the day's loss. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from srm_agent.domain.accounts import CashFlow, ProtectionMark
+from srm_agent.domain.ids import ConnectionId
+from srm_agent.domain.units import ZERO, stored
+
+
+class DailyBase(StrEnum):
+    """From what the day's loss is measured."""
+
+    BALANCE = "balance"
+    EQUITY = "equity"
+    LARGER = "larger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardLimits:
+    """Fractions; `daily_loss` None: not limited."""
+
+    max_drawdown: Decimal
+    daily_loss: Decimal | None
+    daily_base: DailyBase
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What equity means now. `breached` asks for an emergency close, `day_over` for no entries until the next day."""
+
+    drawdown: Decimal
+    daily_loss: Decimal
+    breached: bool
+    day_over: bool
+
+
+class DrawdownGuard:
+    """One account. The mark never falls except by recorded withdrawals (INV-13)."""
+
+    def __init__(self, connection: ConnectionId, limits: GuardLimits, mark: ProtectionMark | None) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._flows: set[str] = set()
+        self.mark = mark
+
+    def observe(self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime) -> Verdict:
+        """A complete, fresh equity. Raises the mark, starts a new day where one has begun, and judges."""
+        mark = self._mark_at(equity, balance, market_now, wall_now)
+        if equity > mark.high_water_mark:
+            mark = replace(mark, high_water_mark=stored(equity), updated_at=wall_now)
+        self.mark = mark
+        drawdown = self.drawdown(equity)
+        assert drawdown is not None
+        loss = stored((mark.day_base - equity) / mark.day_base) if mark.day_base > 0 else ZERO
+        limit = self._limits.daily_loss
+        return Verdict(
+            drawdown=drawdown,
+            daily_loss=loss,
+            breached=drawdown >= self._limits.max_drawdown,
+            day_over=limit is not None and loss >= limit,
+        )
+
+    def drawdown(self, equity: Decimal) -> Decimal | None:
+        """(mark - equity) / mark, at least 0; None before the first mark."""
+        if self.mark is None:
+            return None
+        peak = self.mark.high_water_mark
+        return stored(max(ZERO, (peak - equity) / peak)) if peak > 0 else ZERO
+
+    def on_flow(self, flow: CashFlow, wall_now: datetime) -> bool:
+        """A deposit or withdrawal moves the mark and the day's base by its amount; other kinds are results.
+
+        A flow counts once, by id; flows from before the mark was first taken are already in it. True when it counted.
+        """
+        if self.mark is None or flow.flow_id in self._flows or flow.kind not in ("deposit", "withdrawal"):
+            return False
+        if self.mark.last_flow_at is not None and flow.at <= self.mark.last_flow_at:
+            return False
+        self._flows.add(flow.flow_id)
+        self.mark = replace(
+            self.mark,
+            high_water_mark=max(ZERO, self.mark.high_water_mark + flow.amount),
+            start_equity=self.mark.start_equity + flow.amount,
+            day_base=max(ZERO, self.mark.day_base + flow.amount),
+            last_flow_at=flow.at,
+            updated_at=wall_now,
+        )
+        return True
+
+    def _mark_at(self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime) -> ProtectionMark:
+        day = market_now.astimezone(self._limits.zone).date().isoformat()
+        base = stored(self._base(equity, balance))
+        if self.mark is None:
+            return ProtectionMark(
+                connection_id=self._connection,
+                high_water_mark=stored(equity),
+                start_equity=stored(equity),
+                day=day,
+                day_base=base,
+                last_flow_at=market_now,
+                updated_at=wall_now,
+            )
+        if day > self.mark.day:
+            return replace(self.mark, day=day, day_base=base, updated_at=wall_now)
+        return self.mark
+
+    def _base(self, equity: Decimal, balance: Decimal) -> Decimal:
+        match self._limits.daily_base:
+            case DailyBase.BALANCE:
+                return balance
+            case DailyBase.EQUITY:
+                return equity
+            case DailyBase.LARGER:
+                return max(balance, equity)
