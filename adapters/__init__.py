@@ -1,0 +1,1 @@
+"""Plugs between the agent's ports and real brokers; none knows another."""
