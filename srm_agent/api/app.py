@@ -6,6 +6,7 @@ without `from __future__ import annotations`, which FastAPI would need to resolv
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -16,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from srm_agent.api.answers import error_body, shown
 from srm_agent.api.control import Control, Operator, identify
@@ -86,6 +88,7 @@ def make_intake_app(
         title="SRM agent", version=version, description=_DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.add_middleware(_Defects)
     _add_errors(app)
     _add_intake(app, intake, limits or BodyLimits())
     refused = Counter("srm_control_refused", "Control requests without a known operator token.", registry=registry)
@@ -107,11 +110,34 @@ def _add_errors(app: FastAPI) -> None:
         more = {"www-authenticate": "Bearer"} if error.code == "TOKEN_INVALID" else None
         return _answer(error.status, error_body(error.code, str(error), error.field), more)
 
-    @app.exception_handler(Exception)
-    async def defect(request: Request, error: Exception) -> Response:
-        # The text of an unforeseen error may hold what was sent: only its kind is told.
-        logger.error("request failed", path=shown(request.url.path), error=type(error).__name__)
-        return _answer(500, error_body("INTERNAL", "a defect on our side; it is logged"))
+
+class _Defects:
+    """Answers 500 to what nobody foresaw. Starlette would raise it on to uvicorn, whose log shows the error's text.
+
+    That text may hold what was sent, so only its kind and its place in our code are logged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            logger.error("request failed", path=shown(scope["path"]), error=type(error).__name__, place=place)
+            if started:
+                raise
+            answer = _answer(500, error_body("INTERNAL", "a defect on our side; it is logged"))
+            await answer(scope, receive, send)
 
 
 def _add_intake(app: FastAPI, intake: Intake, limits: BodyLimits) -> None:
