@@ -15,16 +15,18 @@ from srm_agent.clock import Clock
 from srm_agent.domain.accounts import AccountSnapshot
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
+from srm_agent.domain.forecasts import ExecutionMeasure
 from srm_agent.domain.ids import ConnectionId, FillId, PositionRef, Symbol
 from srm_agent.domain.instrument import Instrument
-from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderReport
+from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderReport, Outcome
 from srm_agent.domain.trades import CloseReason, Leg, LegState
 from srm_agent.domain.units import Side
-from srm_agent.errors import SrmError
+from srm_agent.errors import BrokerUnreachable, SrmError
 from srm_agent.execution.auditor import Auditor
 from srm_agent.execution.chaser import Chaser
 from srm_agent.execution.exits import ExitPlan
 from srm_agent.execution.ledger import Change, Ledger
+from srm_agent.execution.moves import StopMover
 from srm_agent.execution.reconcile import Difference
 from srm_agent.execution.sender import Sender
 from srm_agent.execution.spill import SpillFile
@@ -79,9 +81,8 @@ class Desk:
         self._parts = parts
         self.broker = parts.broker
         self.connection_id: ConnectionId = parts.broker.connection_id
-        capabilities = parts.broker.capabilities
         self.ledger = Ledger(
-            Finality(capabilities.finality_s, capabilities.absences),
+            lambda: Finality(self.broker.capabilities.finality_s, self.broker.capabilities.absences),
             lambda symbol: parts.instruments[symbol].contract_size,
         )
         self.writer = JournalWriter(parts.journal, self.connection_id)
@@ -100,6 +101,7 @@ class Desk:
             on_not_authorised=lambda detail: parts.listener.on_not_authorised(self, detail),
         )
         self._chaser = Chaser(parts.broker, self.ledger, parts.clock, self.take_report)
+        self.moves = StopMover(self, parts.clock, lambda leg: parts.instruments[leg.symbol])
         self._wake_exits = asyncio.Event()
         self.auditor = Auditor(self, parts.clock, lambda found: parts.listener.on_difference(self, found))
 
@@ -123,6 +125,7 @@ class Desk:
                 ("sender", self._sender.run),
                 ("chaser", self._chaser.run),
                 ("exits", self._run_exits),
+                ("moves", self.moves.run),
                 ("audit", self.auditor.run),
                 ("listen", self._listen),
             ):
@@ -138,9 +141,13 @@ class Desk:
         """Queue an order whose intent is committed."""
         self._sender.enqueue(intent)
 
+    def withdraw(self, intent: OrderIntent, code: str) -> None:
+        """An entry whose intent was not committed: it is never sent, and its reservation ends."""
+        self.take_report(OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=code))
+
     def close(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str) -> None:
         """Want a leg smaller or gone; attempts follow until it is."""
-        self.exits.want(leg, fraction, reason, label, self._parts.instruments[leg.symbol].lot_step)
+        self.exits.want(leg, fraction, reason, label, self._parts.instruments[leg.symbol])
         self._wake_exits.set()
 
     async def protect(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
@@ -153,7 +160,13 @@ class Desk:
             current, stop_loss=stop_loss or current.stop_loss, take_profit=take_profit or current.take_profit
         )
         self.ledger.set_leg(moved)
-        self.writer.put_leg(moved)
+        self._put_leg(moved)
+
+    def note_emergency(self, intent: OrderIntent, reason: CloseReason) -> None:
+        """An order that the emergency close sends by itself: remember it at once, journal it when that is possible."""
+        self.ledger.plan_exit(intent, reason)
+        self._spill(intent)
+        self.writer.put_job(lambda: self._parts.journal.record([], [intent], []))
 
     # ---- what we hear
 
@@ -186,15 +199,16 @@ class Desk:
         if not change.anything:
             return
         if change.ticket is not None:
-            self.writer.put(self._update(change))
+            self.writer.put(self.update_of(change))
         elif change.fill is not None and change.leg is not None:
-            self.writer.put_leg(change.leg, change.fill)
+            self._put_leg(change.leg, change.fill)
         if change.ended and change.leg is not None:
             self.exits.drop(change.leg.leg_id)
         self._parts.listener.on_change(self, change)
         self._wake_exits.set()
 
-    def _update(self, change: Change) -> OrderUpdate:
+    def update_of(self, change: Change, measure: ExecutionMeasure | None = None) -> OrderUpdate:
+        """The journal's form of a change of an order. Raises AssertionError for a change without one."""
         ticket = change.ticket
         assert ticket is not None
         return OrderUpdate(
@@ -209,6 +223,7 @@ class Desk:
             at=self._parts.clock.wall(),
             fills=(change.fill,) if change.fill else (),
             leg=change.leg,
+            measure=measure,
         )
 
     def _see_position(self, position: BrokerPosition) -> None:
@@ -245,11 +260,14 @@ class Desk:
                 await self._parts.journal.record([], [intent], [])
         except (SrmError, TimeoutError) as error:
             log.warning("exit not journalled in time", client_id=intent.client_id, error=str(error))
-            try:
-                self._parts.spill.write(intent)
-            except OSError as disk:
-                log.error("exit not even spilt", client_id=intent.client_id, error=str(disk))
+            self._spill(intent)
         self.send(intent)
+
+    def _spill(self, intent: OrderIntent) -> None:
+        try:
+            self._parts.spill.write(intent)
+        except OSError as disk:
+            log.error("exit not even spilt", client_id=intent.client_id, error=str(disk))
 
     # ---- the full picture
 
@@ -264,6 +282,10 @@ class Desk:
         """An execution, from whichever side it was heard."""
         self._apply(self.ledger.take_fill(fill))
 
+    def _put_leg(self, leg: Leg, fill: Fill | None = None) -> None:
+        fills = [fill] if fill else []
+        self.writer.put_job(lambda: self._parts.journal.record_fills(self.connection_id, fills, [leg]))
+
     def see_positions(self, positions: Iterable[BrokerPosition]) -> None:
         """A successful read of all positions."""
         self.positions = {position.symbol: position for position in positions if position.lot}
@@ -272,7 +294,7 @@ class Desk:
         """The broker no longer holds this leg, and no fill explains it."""
         lost = self.ledger.lose(leg.leg_id)
         if lost is not None:
-            self.writer.put_leg(lost)
+            self._put_leg(lost)
             self.exits.drop(lost.leg_id)
             self._parts.listener.on_change(self, Change(leg=lost, ended=True))
 
@@ -282,6 +304,22 @@ class Desk:
         """The broker's name of the position that holds this leg."""
         position = self.positions.get(leg.symbol)
         return position.ref if position else PositionRef(f"{leg.symbol}|0")
+
+    @property
+    def netting(self) -> bool:
+        """Whether the venue keeps one net position per symbol; until that is known the stricter answer."""
+        try:
+            return self.broker.capabilities.netting
+        except BrokerUnreachable:
+            return True
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the credentials may only read (False until known: nothing is sent before the first sync anyway)."""
+        try:
+            return self.broker.capabilities.read_only
+        except BrokerUnreachable:
+            return False
 
     def open_legs(self) -> Iterable[Leg]:
         """Legs that hold or may hold volume."""

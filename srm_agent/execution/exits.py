@@ -38,9 +38,11 @@ class ExitPlan:
         self._clock = clock
         self._wishes: dict[LegId, Wish] = {}
 
-    def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, lot_step: Decimal) -> None:
+    def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, instrument: Instrument) -> None:
         """Close `fraction` of what is open; the remainder is rounded down, so a part close never closes too little."""
-        target = ZERO if fraction >= 1 else floor_to_step(leg.open_lot * (1 - fraction), lot_step)
+        target = ZERO if fraction >= 1 else floor_to_step(leg.open_lot * (1 - fraction), instrument.lot_step)
+        if target < instrument.lot_min:
+            target = ZERO  # a remainder below the smallest lot could never be closed by itself
         known = self._wishes.get(leg.leg_id)
         if known is not None and known.target <= target and known.label == label:
             return
@@ -58,6 +60,8 @@ class ExitPlan:
     ) -> OrderIntent | None:
         """The next attempt, or None when nothing (more) is to be closed. Volume never exceeds our own leg (INV-12)."""
         lot = floor_to_step(leg.open_lot - wish.target, instrument.lot_step)
+        if leg.state is LegState.OPENING:
+            return None  # its entry is still under way: the wish stands
         if leg.state is not LegState.OPEN or lot <= 0:
             self._wishes.pop(leg.leg_id, None)
             return None

@@ -39,7 +39,7 @@ class Change:
 class Ledger:
     """Tickets and legs of one connection."""
 
-    def __init__(self, finality: Finality, contract_size: Callable[[Symbol], Decimal]) -> None:
+    def __init__(self, finality: Callable[[], Finality], contract_size: Callable[[Symbol], Decimal]) -> None:
         self._finality = finality
         self._contract_size = contract_size
         self.tickets: dict[ClientOrderId, Ticket] = {}
@@ -110,7 +110,7 @@ class Ledger:
             return ()
         changes = [change for fill in report.fills if (change := self.take_fill(fill)).anything]
         known = self.tickets[report.client_id]
-        after = absorb_report(known, report, finality=self._finality, now=now)
+        after = absorb_report(known, report, finality=self._finality(), now=now)
         if after != known:
             self.tickets[report.client_id] = after
             settled = after.state.settled and not known.state.settled

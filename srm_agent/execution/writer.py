@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
 from srm_agent.domain.ids import ConnectionId
-from srm_agent.domain.orders import Fill
-from srm_agent.domain.trades import Leg
 from srm_agent.errors import Duplicate, OutcomeUnknown, StoreUnavailable
 from srm_agent.ports import Journal, OrderUpdate
 
@@ -21,12 +18,8 @@ LARGEST_BATCH = 100
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class LegWrite:
-    """A leg as it is now, and the fill that changed it."""
-
-    leg: Leg
-    fill: Fill | None
+Job = Callable[[], Awaitable[None]]
+"""An idempotent write."""
 
 
 class JournalWriter:
@@ -35,7 +28,7 @@ class JournalWriter:
     def __init__(self, journal: Journal, connection: ConnectionId) -> None:
         self._journal = journal
         self._connection = connection
-        self._queue: deque[OrderUpdate | LegWrite] = deque()
+        self._queue: deque[OrderUpdate | Job] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -46,9 +39,9 @@ class JournalWriter:
         self._queue.append(update)
         self._wake()
 
-    def put_leg(self, leg: Leg, fill: Fill | None = None) -> None:
-        """Queue a leg that changed without an order of ours, with the fill that did it if there was one."""
-        self._queue.append(LegWrite(leg, fill))
+    def put_job(self, job: Job) -> None:
+        """Queue any other idempotent write, in order with the rest."""
+        self._queue.append(job)
         self._wake()
 
     async def drained(self) -> None:
@@ -68,25 +61,23 @@ class JournalWriter:
         self._idle.clear()
         self._work.set()
 
-    def _next_batch(self) -> list[OrderUpdate] | LegWrite:
+    def _next_batch(self) -> list[OrderUpdate] | Job:
         first = self._queue.popleft()
-        if isinstance(first, LegWrite):
+        if not isinstance(first, OrderUpdate):
             return first
         batch = [first]
-        while self._queue and len(batch) < LARGEST_BATCH and isinstance(self._queue[0], OrderUpdate):
-            following = self._queue.popleft()
-            assert isinstance(following, OrderUpdate)
+        while self._queue and len(batch) < LARGEST_BATCH and isinstance(following := self._queue[0], OrderUpdate):
             batch.append(following)
+            self._queue.popleft()
         return batch
 
-    async def _write(self, batch: list[OrderUpdate] | LegWrite) -> None:
-        if isinstance(batch, LegWrite):
-            fills = [batch.fill] if batch.fill else []
-            await self.insist(lambda: self._journal.record_fills(self._connection, fills, [batch.leg]))
-        else:
+    async def _write(self, batch: list[OrderUpdate] | Job) -> None:
+        if isinstance(batch, list):
             await self.insist(lambda: self._journal.update(batch))
+        else:
+            await self.insist(batch)
 
-    async def insist(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def insist(self, write: Job) -> None:
         """Repeat an idempotent write until the store has taken it."""
         pause = FIRST_PAUSE_S
         while True:

@@ -1,0 +1,278 @@
+"""One follower's account, guarded: where the desk (execution) meets the watch and the guard (protection)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import structlog
+
+from srm_agent.clock import Clock
+from srm_agent.domain.accounts import AccountSnapshot, ConnectionState, EmergencyScope, Equity, Halt, HaltScope
+from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
+from srm_agent.domain.ids import Symbol
+from srm_agent.domain.orders import Fill, OrderIntent
+from srm_agent.domain.trades import CloseReason, LegState
+from srm_agent.domain.units import ZERO, plain
+from srm_agent.errors import BrokerError
+from srm_agent.execution.desk import Desk
+from srm_agent.market_watch import MarketWatch
+from srm_agent.ports import Notifier, ProtectionStore
+from srm_agent.protection.drawdown_guard import DrawdownGuard, Verdict
+from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
+from srm_agent.protection.equity_watch import EquityWatch
+from srm_agent.protection.halts import HaltBoard
+from srm_agent.roster import Member
+
+log = structlog.get_logger()
+
+UNEXPLAINED_SHARE = Decimal("0.01")
+FLOWS_PATIENCE_S = 5.0
+FLOWS_OVERLAP = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectionRules:
+    """What protection needs to know beside the limits."""
+
+    equity_max_age_s: float
+    scope: EmergencyScope
+    close_interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountParts:
+    """What a guarded account is made of."""
+
+    member: Member
+    desk: Desk
+    watch: EquityWatch
+    guard: DrawdownGuard
+    market: MarketWatch
+    halts: HaltBoard
+    store: ProtectionStore
+    notifier: Notifier
+    clock: Clock
+    rules: ProtectionRules
+    on_emergency: Callable[[Account, str, bool], None]
+    """Told when an emergency close begins (False) and when the account is flat (True)."""
+
+
+class Account:
+    """State, equity and emergency of one connection."""
+
+    def __init__(self, parts: AccountParts) -> None:
+        self._parts = parts
+        self.member = parts.member
+        self.desk = parts.desk
+        self.watch = parts.watch
+        self.guard = parts.guard
+        self.market = parts.market
+        self.verdict: Verdict | None = None
+        self.leased = True
+        self.refused = ""
+        """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
+        self._doubting_until: float | None = None
+        self._emergency: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- state
+
+    def state(self) -> ConnectionState:
+        """What may be done on this account now; anything not known to be well is REDUCING (INV-14)."""
+        halt = self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id)
+        if halt is not None:
+            return halt.state
+        return ConnectionState.REDUCING if self.why_reducing() else ConnectionState.ACTIVE
+
+    def why_reducing(self) -> str:
+        """Why no entries are taken although nobody halted the account; empty when they are."""
+        if self.refused:
+            return self.refused
+        if self.desk.read_only:
+            return "the credentials may only read"
+        if not self.leased:
+            return "another daemon holds the lease of this account"
+        if not self.desk.synced:
+            return "the account stream is not in step with the broker"
+        if self.desk.writer.behind:
+            return "the database does not take our writes"
+        if self._doubting_until is not None:
+            return "equity moved without a trade that explains it"
+        equity = self.equity()
+        if equity is None or not equity.complete or equity.age_s > self._parts.rules.equity_max_age_s:
+            return "equity is not known well enough"
+        return ""
+
+    def equity(self) -> Equity | None:
+        """Equity as known now."""
+        return self.watch.equity(self._parts.clock.monotonic())
+
+    def drawdown(self) -> Decimal | None:
+        """Drawdown of the equity as known now."""
+        equity = self.equity()
+        return None if equity is None else self.guard.drawdown(equity.value)
+
+    # ---- what is heard
+
+    def hear(self, event: AccountEvent) -> None:
+        """Account events, before the desk handles them."""
+        match event:
+            case Fill():
+                self.watch.on_fill(event)
+            case AccountSnapshot():
+                self._anchor(event)
+            case Heartbeat(received):
+                self.watch.on_heartbeat(received)
+            case Resync():
+                self.watch.on_positions(event.positions)
+                self.watch.on_account(event.account)
+                for flow in event.cash_flows:
+                    self.guard.on_flow(flow, self._parts.clock.wall())
+            case StreamDown():
+                self._parts.notifier.notify("notice", "account stream broken", event.reason, self.member.connection_id)
+            case _:
+                return
+        self.check()
+
+    def _anchor(self, snapshot: AccountSnapshot) -> None:
+        anchored = self.watch.on_account(snapshot)
+        peak = self.guard.mark.high_water_mark if self.guard.mark else None
+        if anchored.jump is not None and peak and anchored.jump < -UNEXPLAINED_SHARE * peak:
+            self._doubt(f"equity fell by {plain(-anchored.jump)} {snapshot.currency} without a trade that explains it")
+
+    def _doubt(self, why: str) -> None:
+        """INV-13: REDUCING, read the cash flows within 5 s, then decide."""
+        if self._doubting_until is None:
+            log.warning("unexplained equity", connection=self.member.connection_id, why=why)
+            self._doubting_until = self._parts.clock.monotonic() + FLOWS_PATIENCE_S
+            self._spawn(self._read_flows())
+
+    async def _read_flows(self) -> None:
+        mark = self.guard.mark
+        since = mark.last_flow_at if mark and mark.last_flow_at else None
+        try:
+            if since is not None:
+                async with asyncio.timeout(FLOWS_PATIENCE_S):
+                    flows = await self.desk.broker.cash_flows(since - FLOWS_OVERLAP)
+                fresh = [flow for flow in flows if self.guard.on_flow(flow, self._parts.clock.wall())]
+                if fresh:
+                    await self._parts.store.record_flows(self.member.connection_id, fresh)
+        except (BrokerError, TimeoutError) as error:
+            log.warning("cash flows could not be read", connection=self.member.connection_id, error=str(error))
+        finally:
+            self._doubting_until = None
+        self.check()
+
+    # ---- protection
+
+    def check(self) -> None:
+        """Judge the equity as known now; breach latches and closes. Called on every account event and held quote."""
+        equity = self.equity()
+        now = self._parts.clock.monotonic()
+        if equity is None or not equity.complete or equity.age_s > self._parts.rules.equity_max_age_s:
+            return
+        if self._doubting_until is not None and now < self._doubting_until:
+            return
+        snapshot = self.watch.snapshot
+        market_now = self.market.market_now
+        if snapshot is None or market_now is None:
+            return
+        self.verdict = self.guard.observe(equity.value, snapshot.balance, market_now, self._parts.clock.wall())
+        if self.verdict.breached and self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id) is None:
+            self._breach(self.verdict, equity.value, snapshot.currency)
+
+    def _breach(self, verdict: Verdict, equity: Decimal, currency: str) -> None:
+        peak = self.guard.mark.high_water_mark if self.guard.mark else ZERO
+        reason = (
+            f"drawdown {verdict.drawdown * 100:.2f} % (equity {equity:.2f} {currency}, high-water mark {peak:.2f} "
+            f"{currency}) reached the limit of {self.member.max_drawdown * 100:.2f} %"
+        )
+        self.flatten(reason, "drawdown_guard")
+
+    def flatten(self, reason: str, by: str) -> None:
+        """Latch FLATTENING and close everything in scope, in a lane of its own."""
+        halt = Halt(
+            scope=HaltScope.CONNECTION,
+            key=self.member.connection_id,
+            state=ConnectionState.FLATTENING,
+            reason=reason,
+            set_at=self._parts.clock.wall(),
+            set_by=by,
+        )
+        self._parts.halts.set(halt)
+        self._parts.notifier.notify("page", "emergency close", reason, self.member.connection_id)
+        self._parts.on_emergency(self, reason, False)
+        self.resume_flattening(halt)
+
+    def resume_flattening(self, halt: Halt) -> None:
+        """Pursue a latched FLATTENING, also one that a crash interrupted."""
+        if self._emergency is None or self._emergency.done():
+            self._emergency = self._spawn(self._until_flat(halt))
+
+    async def _until_flat(self, halt: Halt) -> None:
+        close = EmergencyClose(
+            EmergencyParts(
+                broker=self.desk.broker,
+                clock=self._parts.clock,
+                scope=self._parts.rules.scope,
+                interval_s=self._parts.rules.close_interval_s,
+                ours=self._our_volume,
+                announce=self._announce,
+                heard=self.desk.take_report,
+            ),
+            epoch=halt.set_at.isoformat(),
+        )
+        passes = await close.until_flat()
+        self._parts.halts.set(replace(halt, state=ConnectionState.HALTED))
+        log.warning("flat", connection=self.member.connection_id, passes=passes, orders=close.sent)
+        self._parts.on_emergency(self, halt.reason, True)
+
+    def _our_volume(self, symbol: Symbol) -> Decimal:
+        return sum(
+            (
+                int(leg.side) * leg.open_lot
+                for leg in self.desk.ledger.legs.values()
+                if leg.symbol == symbol and leg.state is LegState.OPEN
+            ),
+            ZERO,
+        )
+
+    def _announce(self, intent: OrderIntent) -> None:
+        leg = self.desk.ledger.open_leg(intent.symbol)
+        if leg is not None:
+            intent = replace(intent, leg_id=leg.leg_id, signal_id=leg.signal_id, decision_id=leg.decision_id)
+        self.desk.note_emergency(intent, CloseReason.EMERGENCY)
+
+    # ---- life
+
+    async def save(self, at: datetime) -> None:
+        """Persist the mark and one point of the equity curve. Raises StoreError."""
+        if self.guard.mark is not None:
+            await self._parts.store.save_mark(self.guard.mark)
+        equity, snapshot, drawdown = self.equity(), self.watch.snapshot, self.drawdown()
+        if equity is not None and equity.complete and snapshot is not None and drawdown is not None:
+            await self._parts.store.record_equity(
+                self.member.connection_id, at, equity.value, snapshot.balance, drawdown
+            )
+
+    async def stop(self) -> None:
+        """Cancel what runs beside; a latched FLATTENING goes on after the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("protection task failed", connection=self.member.connection_id, error=repr(error))
+            self._parts.notifier.notify("page", "protection task failed", repr(error), self.member.connection_id)
