@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-from srm_agent.store.columns import BIG, MeasuredDecimal, NarrowDecimal, UtcDateTime
+from srm_agent.store.columns import BIG, PRECISION, SCALE, NarrowDecimal, UtcDateTime
 from srm_agent.store.names import Names
 
 OPTIONS: dict[str, Any] = {
@@ -57,10 +57,10 @@ class PlatformTables:
         return Table(name, self._metadata, identity(), *items, *stamps(), **OPTIONS)
 
     def _number(self, name: str, precision: int, scale: int, *, nullable: bool = True) -> Column[Decimal]:
-        """Standalone the exact value fits; attached the platform's narrow column gets it rounded."""
-        if self._names.attached:
-            return Column(name, NarrowDecimal(precision, scale, name), nullable=nullable)
-        return Column(name, MeasuredDecimal(), nullable=nullable)
+        """Standalone the stored scale; attached the platform's narrow column. Neither ever fails an insert."""
+        if not self._names.attached:
+            precision, scale = PRECISION, SCALE
+        return Column(name, NarrowDecimal(precision, scale, name), nullable=nullable)
 
     def _executions(self) -> None:
         names = self._names
