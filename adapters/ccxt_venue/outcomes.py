@@ -48,9 +48,10 @@ CLASS_VERDICTS: dict[str, Judgement] = {
             Verdict.UNKNOWN,
             "UNCLEAR_ANSWER",
             "BaseError ExchangeError AuthenticationError PermissionDenied AccountNotEnabled AccountSuspended "
-            "BadRequest OperationRejected NoChange MarginModeAlreadySet MarketClosed ManualInteractionNeeded RestrictedLocation "
-            "InsufficientFunds InvalidAddress AddressPending OrderNotFound OrderNotCached OrderImmediatelyFillable "
-            "OrderNotFillable DuplicateOrderId ContractUnavailable InvalidNonce ChecksumError UnsubscribeError",
+            "BadRequest OperationRejected NoChange MarginModeAlreadySet MarketClosed ManualInteractionNeeded "
+            "RestrictedLocation InsufficientFunds InvalidAddress AddressPending OrderNotFound OrderNotCached "
+            "OrderImmediatelyFillable OrderNotFillable DuplicateOrderId ContractUnavailable InvalidNonce "
+            "ChecksumError UnsubscribeError",
         ),
     )
     for name in names.split()
