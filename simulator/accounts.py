@@ -78,6 +78,7 @@ class AccountState:
         self.working: dict[str, SimOrder] = {}
         self.links: dict[str, str] = {}
         self.executions: list[Execution] = []
+        self.executions_of: dict[str, list[Execution]] = {}
         self.ledger: list[LedgerRow] = []
         self._leverage: dict[str, Decimal] = {}
         self._instruments = instruments
@@ -104,6 +105,11 @@ class AccountState:
         else:
             self.working.pop(order.order_id, None)
         return order
+
+    def record(self, execution: Execution) -> None:
+        """Add a fill, in order of time."""
+        self.executions.append(execution)
+        self.executions_of.setdefault(execution.order.order_id, []).append(execution)
 
     def find(self, order_id: str, link_id: str) -> SimOrder | None:
         """By the venue's id, else by the account's own."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 from simulator import terms as refuse
 from simulator.accounts import AccountState
 from simulator.book import Book
-from simulator.records import OrderTicket, TimeInForce
+from simulator.records import OrderTicket
 from simulator.terms import SimInstrument
 from srm_agent.domain.units import Side
 
@@ -81,13 +81,3 @@ def check_margin(terms: SimInstrument, state: AccountState, ticket: OrderTicket,
     released = state.initial_margin(ticket.symbol_id) if opening < ticket.lots else Decimal(0)
     if needed > wallet.equity - wallet.initial_margin + released:
         raise refuse.insufficient_margin()
-
-
-def crosses(book: Book, side: Side, price: Decimal) -> bool:
-    """A limit order that would execute at once."""
-    return (price - book.touch(side)) * side >= 0
-
-
-def checked_time_in_force(ticket: OrderTicket) -> TimeInForce:
-    """Market orders are immediate-or-cancel whatever they say."""
-    return TimeInForce.IOC if ticket.price is None else ticket.time_in_force

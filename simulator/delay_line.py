@@ -13,6 +13,7 @@ class DelayLine(Generic[Item]):
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[float, Item]] = asyncio.Queue()
+        self._next: tuple[float, Item] | None = None
 
     def __len__(self) -> int:
         return self._queue.qsize()
@@ -23,9 +24,12 @@ class DelayLine(Generic[Item]):
         self._queue.put_nowait((due, item))
 
     async def get(self) -> Item:
-        """The next item, once it is due."""
-        due, item = await self._queue.get()
+        """The next item, once it is due; a cancelled wait loses nothing. One reader only."""
+        if self._next is None:
+            self._next = await self._queue.get()
+        due, item = self._next
         wait = due - asyncio.get_running_loop().time() if due else 0.0
         if wait > 0:
             await asyncio.sleep(wait)
+        self._next = None
         return item

@@ -90,6 +90,11 @@ class OrderTicket:
     trigger_price: Decimal | None = None
     trigger_direction: int = 0
 
+    @property
+    def immediate(self) -> bool:
+        """Never rests: market orders whatever they say, IOC, FOK."""
+        return self.price is None or self.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimOrder:

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 
 from simulator import terms as refuse
 from simulator.accounts import AccountState
 from simulator.book import Book
-from simulator.checks import check_lots, check_margin, check_price, check_stops, check_ticket
+from simulator.desk import Desk
 from simulator.klines import BarRow, Kline, KlineSeries
 from simulator.matching import Matching
 from simulator.records import (
     BookMoved,
-    Cause,
     Execution,
     LedgerRow,
-    OrderChanged,
-    OrderStatus,
     OrderTicket,
-    PositionChanged,
     PositionView,
     SimOrder,
     VenueEvent,
     Wallet,
     WalletChanged,
 )
+from simulator.settlement import Settlement
 from simulator.terms import SimAccount, SimInstrument, VenueRefused
+from simulator.triggers import Triggers
 from srm_agent.domain.units import Side
 
 __all__ = ["SimAccount", "SimInstrument", "Venue", "VenueRefused"]
@@ -56,7 +53,10 @@ class Venue:
         }
         self._suspended: dict[str, bool] = {}
         self._listeners: list[Callable[[VenueEvent], None]] = []
-        self._matching = Matching(self.instruments, self._books, rng, self._emit)
+        self._settlement = Settlement(self.instruments, self._books, rng, self._emit)
+        matching = Matching(self._books, self._settlement)
+        self._triggers = Triggers(self._books, matching, self._settlement)
+        self._desk = Desk(self.instruments, self._open_book, matching, self._settlement)
 
     # The market
 
@@ -72,7 +72,7 @@ class Venue:
         self._emit(self.touch(symbol_id))
         if not self.suspended(symbol_id):
             for state in self._states.values():
-                self._matching.on_market(state, symbol_id, self.market_ms)
+                self._triggers.on_market(state, symbol_id, self.market_ms)
 
     def touch(self, symbol_id: str) -> BookMoved:
         """Best bid and ask as they were last announced, with the lots still there. Raises VenueRefused (no price)."""
@@ -86,7 +86,7 @@ class Venue:
             bid_lots=book.touch_lots(Side.SELL),
             ask_lots=book.touch_lots(Side.BUY),
             at_ms=book.at_ms,
-            sequence=self._matching.next_sequence(),
+            sequence=self._settlement.next_sequence(),
         )
 
     def priced(self, symbol_id: str) -> bool:
@@ -121,10 +121,7 @@ class Venue:
 
     def place(self, account_id: str, ticket: OrderTicket) -> SimOrder:
         """Check and enter an order; the answer is its state after matching. Raises VenueRefused."""
-        state, terms = self._states[account_id], self._terms(ticket.symbol_id)
-        book = self._open_book(ticket.symbol_id)
-        check_ticket(terms, book, state, ticket)
-        return self._matching.enter(state, ticket, self.market_ms)
+        return self._desk.place(self._states[account_id], ticket, self.market_ms)
 
     def amend(
         self,
@@ -137,74 +134,32 @@ class Venue:
         trigger_price: Decimal | None = None,
     ) -> SimOrder:
         """Change a working order; None keeps. `lots` counts what was executed already. Raises VenueRefused."""
-        state = self._states[account_id]
-        order = self._working(state, order_id, link_id, "replace")
-        terms, book = self._terms(order.ticket.symbol_id), self._open_book(order.ticket.symbol_id)
-        for value in (price, trigger_price):
-            if value is not None:
-                check_price(terms, value)
-        if lots is not None:
-            check_lots(terms, lots, market=order.price is None)
-            if lots <= order.filled:
-                raise refuse.invalid_volume(f"Qty must be above what is executed ({order.filled:f}), was {lots:f}")
-        changed = replace(
-            order,
-            price=order.price if price is None else price,
-            lots=order.lots if lots is None else lots,
-            trigger_price=order.trigger_price if trigger_price is None else trigger_price,
-            updated_ms=self.market_ms,
+        return self._desk.amend(
+            self._states[account_id],
+            self.market_ms,
+            order_id=order_id,
+            link_id=link_id,
+            price=price,
+            lots=lots,
+            trigger_price=trigger_price,
         )
-        state.working.pop(order.order_id)
-        try:
-            worst = changed.price or changed.trigger_price or book.touch(order.ticket.side)
-            check_margin(terms, state, replace(order.ticket, lots=changed.leaves), worst)
-        except VenueRefused:
-            state.keep(order)
-            raise
-        self._emit(OrderChanged(state.keep(changed)))
-        if changed.status is OrderStatus.UNTRIGGERED:
-            return changed
-        return self._matching.rest(state, changed, self.market_ms)
 
     def cancel(self, account_id: str, *, order_id: str = "", link_id: str = "") -> SimOrder:
         """Withdraw a working order. Raises VenueRefused (110001) when there is none."""
-        state = self._states[account_id]
-        order = self._working(state, order_id, link_id, "cancel")
-        return self._matching.withdraw(state, order, Cause.BY_USER, self.market_ms)
+        return self._desk.cancel(self._states[account_id], self.market_ms, order_id=order_id, link_id=link_id)
 
     def set_trading_stop(
-        self,
-        account_id: str,
-        symbol_id: str,
-        *,
-        stop_loss: Decimal | None = None,
-        take_profit: Decimal | None = None,
+        self, account_id: str, symbol_id: str, *, stop_loss: Decimal | None = None, take_profit: Decimal | None = None
     ) -> PositionView:
         """Set a position's stop and target to values: None keeps, 0 clears. Raises VenueRefused (34040: no change)."""
-        state, terms = self._states[account_id], self._terms(symbol_id)
-        book = self._open_book(symbol_id)
-        holding = state.holding(symbol_id)
-        if holding.side is None:
-            raise refuse.no_position_to_protect()
-        new_stop = holding.stop_loss if stop_loss is None else stop_loss or None
-        new_target = holding.take_profit if take_profit is None else take_profit or None
-        if (new_stop, new_target) == (holding.stop_loss, holding.take_profit):
-            raise refuse.not_modified()
-        base = book.touch(holding.side.opposite)
-        check_stops(terms, holding.side, base, stop_loss or None, take_profit or None)
-        holding.stop_loss, holding.take_profit, holding.updated_ms = new_stop, new_target, self.market_ms
-        view = state.view(symbol_id, self._matching.next_sequence())
-        self._emit(PositionChanged(view))
-        return view
+        return self._desk.set_trading_stop(
+            self._states[account_id], symbol_id, self.market_ms, stop_loss=stop_loss, take_profit=take_profit
+        )
 
     def set_leverage(self, account_id: str, symbol_id: str, leverage: Decimal) -> None:
         """Set the leverage of a symbol. Raises VenueRefused (110043: no change; 10001: outside 1..max)."""
-        state, terms = self._states[account_id], self._terms(symbol_id)
-        if not 1 <= leverage <= terms.max_leverage:
-            raise VenueRefused(10001, "LIMITS", f"leverage must be 1..{terms.max_leverage}, was {leverage:f}")
-        if leverage == state.leverage(symbol_id):
-            raise refuse.leverage_not_modified()
-        state.set_leverage(symbol_id, leverage)
+        self._terms(symbol_id)
+        self._desk.set_leverage(self._states[account_id], symbol_id, leverage)
 
     # Money
 
@@ -226,7 +181,7 @@ class Venue:
         self.market_ms = max(self.market_ms, at_ms)
         state.balance += change
         row = LedgerRow(
-            row_id=self._matching.new_id(),
+            row_id=self._settlement.new_id(),
             account_id=account_id,
             kind=kind,
             change=change,
@@ -241,7 +196,7 @@ class Venue:
 
     def positions(self, account_id: str, symbol_id: str | None = None) -> list[PositionView]:
         """Open positions; with a symbol, that one even when flat."""
-        state, sequence = self._states[account_id], self._matching.next_sequence()
+        state, sequence = self._states[account_id], self._settlement.next_sequence()
         if symbol_id is not None:
             self._terms(symbol_id)
             return [state.view(symbol_id, sequence)]
@@ -273,13 +228,13 @@ class Venue:
         self, account_id: str, *, since_ms: int = 0, order_id: str = "", link_id: str = ""
     ) -> list[Execution]:
         """Fills since a market time, oldest first, of all orders or of one."""
-        return [
-            item
-            for item in self._states[account_id].executions
-            if item.at_ms >= since_ms
-            and order_id in ("", item.order.order_id)
-            and link_id in ("", item.order.ticket.link_id)
-        ]
+        state = self._states[account_id]
+        if order_id or link_id:
+            order = state.find(order_id, link_id)
+            found = state.executions_of.get(order.order_id, []) if order else []
+        else:
+            found = state.executions
+        return [item for item in found if item.at_ms >= since_ms]
 
     def ledger(self, account_id: str, *, since_ms: int = 0) -> list[LedgerRow]:
         """The transaction log since a market time, oldest first."""
@@ -306,9 +261,3 @@ class Venue:
         if not book.open or self.suspended(symbol_id):
             raise refuse.market_closed(symbol_id)
         return book
-
-    def _working(self, state: AccountState, order_id: str, link_id: str, action: str) -> SimOrder:
-        order = state.find(order_id, link_id)
-        if order is None or not order.status.working:
-            raise refuse.unknown_order(action)
-        return order
