@@ -14,7 +14,7 @@ from srm_agent.store.engine import transaction
 from srm_agent.store.errors_map import mapped
 from srm_agent.store.migrations.steps import missing
 from srm_agent.store.names import Names
-from srm_agent.store.schema import Tables
+from srm_agent.store.schema import tables_of
 
 _SCRIPTS = Path(__file__).with_name("migrations")
 
@@ -35,7 +35,7 @@ def migrate(engine: Engine, names: Names) -> list[str]:
         _refuse_newer(version, script)
         if version == script.get_current_head():
             return []
-        added = missing(inspect(connection), Tables(names))
+        added = missing(inspect(connection), tables_of(names))
         config.attributes["connection"] = connection
         config.attributes["version_table"] = version_table(names)
         command.upgrade(config, "head")
@@ -57,7 +57,7 @@ def pending(engine: Engine, names: Names) -> list[str]:
             f"revision {found.revision}: {found.doc}"
             for found in reversed(list(script.iterate_revisions("head", version or "base")))
         ]
-        return steps + missing(inspect(connection), Tables(names))
+        return steps + missing(inspect(connection), tables_of(names))
 
 
 def _connected(engine: Engine) -> Connection:

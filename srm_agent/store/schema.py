@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -332,3 +334,9 @@ class Tables(PlatformTables):
             Column("fence", BIG, nullable=False),
             Column("expires_at", UtcDateTime(), nullable=False),
         )
+
+
+@cache
+def tables_of(names: Names) -> Tables:
+    """The tables of a name mapping, built once in a process (they are read, never changed)."""
+    return Tables(names)

@@ -15,7 +15,7 @@ from srm_agent.store.migrate import migrate, pending
 from srm_agent.store.names import STANDALONE, Names
 from srm_agent.store.reads import Reads
 from srm_agent.store.runner import InlineRunner, StoreRunner, ThreadRunner
-from srm_agent.store.schema import Tables
+from srm_agent.store.schema import tables_of
 
 
 class Store:
@@ -54,7 +54,7 @@ class Store:
             engine.dispose()
             raise
         runner: StoreRunner = InlineRunner(engine) if inline else GroupCommit(ThreadRunner(engine))
-        return cls(runner, Tables(names), clock, database_path(url))
+        return cls(runner, tables_of(names), clock, database_path(url))
 
     @classmethod
     async def memory(cls, clock: Clock) -> Store:

@@ -26,8 +26,8 @@ def missing(inspector: Inspector, tables: Tables) -> list[str]:
 def bring_up(tables: Tables) -> None:
     """Create the tables, then the columns and indexes, that are missing; a new column on an old table is nullable."""
     bind = op.get_bind()
+    inspector = inspect(bind)
     for table in tables.metadata.sorted_tables:
-        inspector = inspect(bind)
         if not inspector.has_table(table.name):
             table.create(bind)
             continue
