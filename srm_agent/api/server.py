@@ -8,33 +8,39 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from srm_agent.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
 
-REQUEST_HEAD_S = 5.0
-"""A connection that has not sent a whole request head by then is closed."""
-KEEP_ALIVE_S = 15
-MAX_HEAD_BYTES = 16 * 1024
-MAX_REQUESTS = 512
-MAX_CONNECTIONS = 1024
-STOP_S = 5
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What a peer may keep of us. Seconds, bytes, counts."""
+
+    request_head_s: float = 5.0
+    """A connection that has not sent a whole request head by then is closed."""
+    keep_alive_s: int = 15
+    stop_s: int = 5
+    """How long requests under way may take after `stop`."""
+    head_bytes: int = 16 * 1024
+    requests: int = 512
+    connections: int = 1024
 
 
 class _BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, with what it lacks: a bound on connections and on the time for the first request head."""
 
+    limits: ClassVar[ServerLimits]
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.limits.connections:
             transport.abort()
             return
         self._await_head()
@@ -53,7 +59,7 @@ class _BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(REQUEST_HEAD_S, self.transport.abort)
+        self._head_timer = self.loop.call_later(self.limits.request_head_s, self.transport.abort)
 
     def _forget_head(self) -> None:
         if self._head_timer is not None:
@@ -80,7 +86,15 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One listening socket for one application."""
 
-    def __init__(self, app: ASGI3Application, host: str, port: int, *, allow_remote: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        allow_remote: bool = False,
+        limits: ServerLimits | None = None,
+    ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ConfigurationError(
                 f"[intake] host must be a loopback address such as 127.0.0.1, was {host!r}; keep it there behind a "
@@ -89,6 +103,7 @@ class HttpServer:
         self._app = app
         self._host = host
         self._port = port
+        self._limits = limits or ServerLimits()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -98,9 +113,10 @@ class HttpServer:
         Raises ConfigurationError if the address cannot be used.
         """
         listener = self._bind()
+        protocol = type("BoundedProtocol", (_BoundedProtocol,), {"limits": self._limits})
         config = uvicorn.Config(
             self._app,
-            http=_BoundedProtocol,
+            http=protocol,
             ws="none",
             loop="none",
             lifespan="off",
@@ -109,10 +125,10 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_REQUESTS,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=STOP_S,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            limit_concurrency=self._limits.requests,
+            timeout_keep_alive=self._limits.keep_alive_s,
+            timeout_graceful_shutdown=self._limits.stop_s,
+            h11_max_incomplete_event_size=self._limits.head_bytes,
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="http server")
@@ -130,7 +146,7 @@ class HttpServer:
             await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """No new connections; requests under way have five seconds. Idempotent."""
+        """No new connections; requests under way have `stop_s`. Idempotent."""
         if self._server is None or self._task is None:
             return
         self._server.should_exit = True
