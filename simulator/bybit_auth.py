@@ -78,12 +78,11 @@ class RateLimit:
         self.per_second = per_second
         self._seen: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
 
-    def check(self, account_id: str, path: str, now_s: float) -> int:
-        """Count one request; how many are left. Raises ApiError 10006 above the limit."""
+    def check(self, account_id: str, path: str, now_s: float) -> None:
+        """Count one request. Raises ApiError 10006 above the limit."""
         seen = self._seen[account_id, path]
         while seen and seen[0] <= now_s - 1:
             seen.popleft()
         if len(seen) >= self.per_second:
             raise ApiError(10006, "Too many visits. Exceeded the API Rate Limit.")
         seen.append(now_s)
-        return self.per_second - len(seen)

@@ -19,6 +19,9 @@ from srm_agent.domain.units import Side
 Params = Mapping[str, str]
 Handler = Callable[[SimAccount, Params], Row]
 
+MOST = Decimal("1e10")
+LEAST = Decimal("1e-10")
+
 INTERVALS_S = {"1": 60, "3": 180, "5": 300, "15": 900, "30": 1800, "60": 3600, "120": 7200, "240": 14_400}
 INTERVALS_S |= {"360": 21_600, "720": 43_200, "D": 86_400}
 
@@ -32,8 +35,9 @@ def number(params: Params, name: str) -> Decimal | None:
         parsed = Decimal(value)
     except InvalidOperation:
         raise ApiError(10001, f"params error: {name} is not a number, was {value!r}") from None
-    if not parsed.is_finite() or parsed < 0:
-        raise ApiError(10001, f"params error: {name} must be a number >= 0, was {value!r}")
+    # The bounds keep exact arithmetic within the 28 digits of the decimal context.
+    if not parsed.is_finite() or not 0 <= parsed <= MOST or (parsed and parsed < LEAST):
+        raise ApiError(10001, f"params error: {name} must be 0 or {LEAST}..{MOST}, was {value!r}")
     return parsed
 
 
@@ -97,8 +101,7 @@ class BybitRest:
 
     def ticker(self, symbol_id: str) -> Row:
         """The ticker of a symbol now."""
-        day = self._venue.bars(symbol_id, 86_400, 1)
-        return rows.ticker_row(self._venue.touch(symbol_id), day[-1] if day else None)
+        return rows.ticker_row(self._venue.touch(symbol_id), self._venue.day(symbol_id))
 
     # Market
 

@@ -35,6 +35,7 @@ class InProcessFeed:
         self._pip_sizes = pip_sizes
         self._ids = {Symbol(terms.symbol): terms.symbol_id for terms in venue.instruments.values()}
         self._breaks = 0
+        self._readers: list[asyncio.Event] = []
 
     @property
     def venue(self) -> str:
@@ -89,6 +90,8 @@ class InProcessFeed:
     def drop_stream(self) -> None:
         """Break the streams: their readers get StreamDown, then the quotes of now."""
         self._breaks += 1
+        for arrived in self._readers:
+            arrived.set()
 
     async def events(self, symbols: Sequence[Symbol]) -> AsyncIterator[FeedEvent]:
         """Quotes as they come; a slow reader gets the newest of each symbol, not the backlog."""
@@ -103,14 +106,17 @@ class InProcessFeed:
                 arrived.set()
 
         unsubscribe = self._venue.subscribe(hear)
+        self._readers.append(arrived)
         try:
             while True:
                 for symbol_id in wanted:
                     if self._venue.priced(symbol_id):
                         hear(self._venue.touch(symbol_id))
-                while self._breaks == seen_breaks:
+                while True:
                     await arrived.wait()
                     arrived.clear()
+                    if self._breaks != seen_breaks:
+                        break
                     batch, newest = newest, {}
                     for symbol_id, event in batch.items():
                         yield values.quote(event, wanted[symbol_id], self._clock.monotonic())
@@ -118,6 +124,7 @@ class InProcessFeed:
                 yield StreamDown("quotes", "dropped by the simulator")
         finally:
             unsubscribe()
+            self._readers.remove(arrived)
 
     def _id(self, symbol: Symbol) -> str:
         symbol_id = self._ids.get(symbol)

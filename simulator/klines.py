@@ -7,7 +7,8 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 MINUTE_MS = 60_000
-MAX_FLAT = 1440
+DAY_MINUTES = 1440
+MAX_FLAT = DAY_MINUTES
 """Minutes without any price that are filled with flat bars (Bybit fills them too); a longer silence leaves a hole."""
 
 BarRow = tuple[int, Decimal | float, Decimal | float, Decimal | float, Decimal | float]
@@ -31,6 +32,7 @@ class KlineSeries:
     def __init__(self, tick_size: Decimal) -> None:
         self._tick = tick_size
         self._bars: list[Kline] = []
+        self._day: tuple[int, Kline] | None = None
 
     def seed(self, rows: Iterable[BarRow]) -> None:
         """History of closed minutes, oldest first; floats are rounded to the nearest tick.
@@ -81,9 +83,15 @@ class KlineSeries:
             bars.pop()
         return bars[-limit:]
 
-    def current(self) -> Kline | None:
-        """The minute that runs now."""
-        return self._bars[-1] if self._bars else None
+    def day(self) -> Kline | None:
+        """The last 24 h of minutes as one bar, None before any price; brought up to date once a minute."""
+        if not self._bars:
+            return None
+        if self._day is None or self._day[0] != len(self._bars):
+            tail = self._bars[-DAY_MINUTES:]
+            high, low = max(bar.high for bar in tail), min(bar.low for bar in tail)
+            self._day = (len(self._bars), Kline(tail[0].start_ms, tail[0].open, high, low, tail[-1].close, False))
+        return self._day[1]
 
     def _on_grid(self, price: Decimal | float) -> Decimal:
         number = price if isinstance(price, Decimal) else Decimal(repr(float(price)))

@@ -103,6 +103,10 @@ class Venue:
         self._book(symbol_id)
         return self._klines[symbol_id].last(interval_s, limit, closed_only=closed_only)
 
+    def day(self, symbol_id: str) -> Kline | None:
+        """The last 24 h as one bar, up to date to the minute; None before any price."""
+        return self._klines[symbol_id].day()
+
     def suspend(self, symbol_id: str, suspended: bool) -> None:
         """Stop (or resume) matching of a symbol: orders are refused and stops sleep, prices still come."""
         self._book(symbol_id)
