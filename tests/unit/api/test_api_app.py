@@ -268,7 +268,7 @@ async def test_a_refusal_names_field_value_and_remedy_and_logs_no_payload() -> N
         pytest.param([b"x" * 65_537], id="at once"),
         pytest.param([b"x" * 1024] * 65, id="in pieces"),
         pytest.param([b"x" * 1_000_000] * 10, id="10 MB"),
-        pytest.param([b"x" * 1_000_000] * 20, id="20 MB"),
+        pytest.param([b"x" * 1_000_000] * 20 + [60.0], id="20 MB and no end"),
     ],
 )
 async def test_a_large_body_is_refused_whatever_its_headers_say(chunks: list[bytes | float]) -> None:
