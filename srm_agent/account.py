@@ -208,6 +208,16 @@ class Account:
         self._parts.on_emergency(self, reason, False)
         self.resume_flattening(halt)
 
+    def restart_mark(self) -> None:
+        """An operator resumed after an emergency: drawdown is measured from today's equity, or it would fire at once.
+
+        Only where the old mark would: a halt for another reason keeps it (INV-13: the mark never falls by itself).
+        """
+        equity = self.equity()
+        if equity is not None and self.verdict is not None and self.verdict.breached:
+            self.guard.restart(equity.value, self._parts.clock.wall())
+            self.verdict = None
+
     def resume_flattening(self, halt: Halt) -> None:
         """Pursue a latched FLATTENING, also one that a crash interrupted."""
         if self._emergency is None or self._emergency.done():

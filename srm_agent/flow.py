@@ -88,6 +88,11 @@ class Flow:
 
     # ---- signal -> decision -> intent
 
+    def note_arrival(self, signal: Signal) -> None:
+        """Right after the commit: the touch at receipt, before the signal waits for its turn."""
+        if isinstance(signal, OpenSignal):
+            self._parts.fan_out.note_arrival(signal)
+
     async def on_signal(self, signal: Signal) -> None:
         """A committed message: decided for every follower, or passed to the legs it concerns, then finished (INV-3).
 

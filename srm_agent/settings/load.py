@@ -22,12 +22,12 @@ NOT_SETTINGS = frozenset({"SRM_CONFIG", "SRM_TEST_PROFILE"})
 SECRET_WORDS = ("key", "secret", "token", "password", "url", "credential")
 
 
-def load(path: Path) -> Settings:
-    """Settings from the TOML file with `SRM_SECTION__KEY` over it. Raises ConfigurationError.
+def load(path: Path, over: Mapping[str, object] | None = None) -> Settings:
+    """Settings from the TOML file, `over` laid on it, `SRM_SECTION__KEY` over both. Raises ConfigurationError.
 
     pydantic-settings ignores a missing file and a misspelt variable without a word; this function refuses both.
     """
-    content = _read(path)
+    content = _merged(_read(path), over or {})
     _refuse_unknown_variables(os.environ)
     build: Callable[..., Settings] = Settings  # BaseSettings' own keyword arguments would hide ours from mypy
     try:
@@ -53,6 +53,15 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     content.pop("$schema", None)
     return content
+
+
+def _merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _refuse_unknown_variables(variables: Mapping[str, str]) -> None:
@@ -93,6 +102,8 @@ def _explain(path: Path, error: ValidationError, content: Mapping[str, object]) 
         for problem in error.errors(include_input=False, include_url=False, include_context=False)
     ]
     unique = list(dict.fromkeys(lines))
+    if len(unique) > 1:  # a list whose items are wrong also counts as too short: say the cause only
+        unique = [line for line in unique if "should have at least 1 item" not in line] or unique
     return "\n".join(
         [f"{path}: {len(unique)} problem{'s' if len(unique) > 1 else ''}", *(f"  {line}" for line in unique)]
     )
@@ -105,7 +116,7 @@ def _line(location: tuple[int | str, ...], kind: str, message: str, content: Map
         return f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location))}{_secret_hint(str(location[-1]))}"
     if kind == "missing":
         return f"{key}: required and not set"
-    value = _value(location, content)
+    value = "" if ", was " in text else _value(location, content)
     return f"{key or 'configuration'}: {text}{value}"
 
 

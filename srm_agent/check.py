@@ -1,0 +1,172 @@
+"""`srm-agent check`: each part is asked, and what is wrong is said with its remedy."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+
+from srm_agent.bootstrap import make_brokers, open_store, symbols_of, webhook_keys
+from srm_agent.clock import Clock
+from srm_agent.domain.ids import ConnectionId
+from srm_agent.errors import SrmError, UnknownInstrument
+from srm_agent.ports import Broker, MarketFeed
+from srm_agent.settings import Credentials, Settings, load
+from srm_agent.settings.credentials import credentials_directory
+
+CLOCK_TOLERANCE_S = 1.0
+
+
+class Findings:
+    """Prints as it goes; remembers whether anything was wrong."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.bad = 0
+
+    def good(self, what: str) -> None:
+        """A part that is well."""
+        self._console.print(f"[green]ok[/]      {what}", highlight=False)
+
+    def note(self, what: str) -> None:
+        """Worth knowing, not wrong."""
+        self._console.print(f"[yellow]note[/]    {what}", highlight=False)
+
+    def wrong(self, what: str) -> None:
+        """A part that must be mended."""
+        self.bad += 1
+        self._console.print(f"[red]wrong[/]   {what}", highlight=False)
+
+
+async def run_checks(config: Path, option: Path | None, clock: Clock, console: Console) -> bool:
+    """True when everything is well. Raises ConfigurationError where nothing further can be asked."""
+    findings = Findings(console)
+    settings = load(config)
+    findings.good(
+        f"configuration {config}: {len(settings.connections)} connections, {len(settings.providers)} providers"
+    )
+    credentials = Credentials(credentials_directory(option, settings.agent.credentials_dir))
+    _check_credentials(settings, credentials, findings)
+    await _check_database(settings, clock, findings)
+    _check_port(settings, findings)
+    try:
+        feeds, brokers = make_brokers(settings, credentials, clock, random.Random())
+    except SrmError as error:
+        findings.wrong(str(error))
+        return False
+    try:
+        for name, feed in feeds.items():
+            await _check_venue(settings, name, feed, clock, findings)
+        for connection, broker in brokers.items():
+            await _check_broker(connection, broker, findings)
+    finally:
+        for broker in brokers.values():
+            await broker.close()
+        for feed in feeds.values():
+            await feed.close()
+    return findings.bad == 0
+
+
+def _check_credentials(settings: Settings, credentials: Credentials, findings: Findings) -> None:
+    try:
+        webhook_keys(settings, credentials)
+        findings.good("webhook keys of all providers")
+    except SrmError as error:
+        findings.wrong(str(error))
+    operators = credentials.operators()
+    if operators:
+        findings.good(f"operators: {', '.join(operators)}")
+    else:
+        findings.note("no operator token: status, halt and resume will not work; write one into operator.token")
+
+
+async def _check_database(settings: Settings, clock: Clock, findings: Findings) -> None:
+    try:
+        store = await open_store(settings, clock)
+    except SrmError as error:
+        findings.wrong(f"database {settings.store.url}: {error}")
+        return
+    halts = await store.protection.halts()
+    await store.close()
+    findings.good(f"database {settings.store.url}")
+    for halt in halts:
+        findings.note(f"{halt.state.value} {halt.scope.value} {halt.key}: {halt.reason} (srm-agent resume clears it)")
+
+
+def _check_port(settings: Settings, findings: Findings) -> None:
+    address = (settings.intake.host, settings.intake.port)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            findings.note(
+                f"intake {address[0]}:{address[1]} is taken ({error.strerror}): is the daemon running already?"
+            )
+        else:
+            findings.good(f"intake {address[0]}:{address[1]} is free")
+
+
+async def _check_venue(settings: Settings, name: str, feed: MarketFeed, clock: Clock, findings: Findings) -> None:
+    try:
+        await feed.open()
+    except SrmError as error:
+        findings.wrong(f"venue {name}: {error}")
+        return
+    for symbol in symbols_of(settings):
+        try:
+            instrument = await feed.instrument(symbol)
+            quote = await feed.quote(symbol)
+        except UnknownInstrument:
+            findings.wrong(f"venue {name}: does not know {symbol}; its signals would be refused: mend [instruments]")
+        except SrmError as error:
+            findings.wrong(f"venue {name} {symbol}: {error}")
+        else:
+            pip = "no pip" if instrument.pip_size is None else f"pip {instrument.pip_size}"
+            findings.good(f"venue {name} {symbol}: {quote.bid} / {quote.ask}, {instrument.asset_class.value}, {pip}")
+    _check_clock(settings, name, clock, findings)
+
+
+def _check_clock(settings: Settings, name: str, clock: Clock, findings: Findings) -> None:
+    """Signatures carry our time: the venue's Date header tells how far off this machine is (within a second)."""
+    base = settings.venues[name].base_url
+    if base is None:
+        return  # the exchange itself refuses a bad clock with a clear code when the account is opened
+    try:
+        with urlopen(Request(f"{base}/v5/market/time"), timeout=5) as reply:  # noqa: S310 - the operator's own URL
+            stated = _date_of(reply.headers)
+    except (HTTPError, URLError, OSError) as error:
+        findings.wrong(f"venue {name}: time could not be read: {error}")
+        return
+    if stated is not None:
+        off = abs((clock.wall() - stated).total_seconds())
+        (findings.good if off <= CLOCK_TOLERANCE_S + 1 else findings.wrong)(f"clock within {off:.1f} s of venue {name}")
+
+
+def _date_of(headers: Mapping[str, str]) -> datetime | None:
+    text = headers.get("Date")
+    return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
+
+
+async def _check_broker(connection: ConnectionId, broker: Broker, findings: Findings) -> None:
+    try:
+        await broker.open()
+        account = await broker.account()
+        positions = await broker.positions()
+    except SrmError as error:
+        findings.wrong(f"connection {connection}: {error}")
+        return
+    rights = "may only read: it will never trade" if broker.capabilities.read_only else "may trade"
+    findings.good(
+        f"connection {connection}: equity {account.equity} {account.currency}, {len(positions)} open positions, {rights}"
+    )
+    naked = [position.symbol for position in positions if position.stop_loss is None]
+    if naked:
+        findings.note(f"connection {connection}: positions without a stop at the broker: {', '.join(naked)}")

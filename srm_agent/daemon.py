@@ -1,0 +1,281 @@
+"""The process: start = recover, supervise, drain. A critical task that dies ends the process (P18)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from srm_agent.account import Account
+from srm_agent.api.intake import Intake
+from srm_agent.api.server import HttpServer
+from srm_agent.clock import Clock
+from srm_agent.domain.accounts import ConnectionState, HaltScope
+from srm_agent.domain.ids import ConnectionId, Symbol
+from srm_agent.domain.signals import Signal
+from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorised, StoreError
+from srm_agent.flow import Flow
+from srm_agent.inbox import Inbox
+from srm_agent.market_watch import MarketWatch
+from srm_agent.ports import History, Scorer, SignalLog
+from srm_agent.protection.halts import HaltBoard
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+READY_PATIENCE_S = 10.0
+"""Connections that are not in step by then start REDUCING; signals are taken up all the same."""
+TIMER_S = 1.0
+SAVE_EVERY_S = 5.0
+DRAIN_S = 5.0
+LEASE_S = 15.0
+
+
+class Leases(Protocol):
+    """One writer per connection (INV-17)."""
+
+    async def acquire(self, connection_id: ConnectionId, owner: str, ttl_s: float) -> int | None:
+        """The fencing token, or None while another holds it."""
+        ...
+
+    async def renew(self, connection_id: ConnectionId, owner: str, fence: int, ttl_s: float) -> bool:
+        """False when it is no longer ours."""
+        ...
+
+    async def release(self, connection_id: ConnectionId, owner: str, fence: int) -> bool:
+        """Give it back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonParts:
+    """What bootstrap has made. `owner` names this process in leases."""
+
+    clock: Clock
+    flow: Flow
+    intake: Intake
+    server: HttpServer
+    markets: Mapping[str, MarketWatch]
+    symbols: Mapping[str, Sequence[Symbol]]
+    accounts: Sequence[Account]
+    halts: HaltBoard
+    signals: SignalLog
+    history: History
+    scorer: Scorer
+    leases: Leases
+    owner: str
+    close_store: Callable[[], Awaitable[None]]
+
+
+class Daemon:
+    """Runs until `stop` is set, or until a critical task fails (then `run` raises)."""
+
+    def __init__(self, parts: DaemonParts, inbox: Inbox) -> None:
+        self._parts = parts
+        self._inbox = inbox
+        self._markets_open = {name: asyncio.Event() for name in parts.markets}
+        self._recovered = asyncio.Event()
+        self._waiting_for = {account.member.connection_id for account in parts.accounts}
+        self.port: int | None = None
+        self.ready = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """The whole life. Raises the defect that ended it."""
+        parts = self._parts
+        try:
+            await self._recover()
+            self.port = await parts.server.start()
+            async with asyncio.TaskGroup() as group:
+                work = [group.create_task(job, name=name) for name, job in self._jobs()]
+                await self._until(stop, work)
+                await self._drain()
+                for task in work:
+                    task.cancel()
+        finally:
+            await self._release()
+
+    # ---- start = recover
+
+    async def _recover(self) -> None:
+        """The journal first: what is open, what may be live, who is halted, what providers are worth."""
+        parts = self._parts
+        await parts.halts.load()
+        for trade in await parts.history.closed_trades():
+            parts.scorer.observe(trade)
+        for account in parts.accounts:
+            await account.desk.recover()
+            parts.flow.accounts[account.member.connection_id] = account
+        for signal in await parts.signals.unfinished():
+            self._inbox.put(signal)
+        self._recovered.set()
+
+    def _jobs(self) -> list[tuple[str, Coroutine[object, object, None]]]:
+        parts = self._parts
+        jobs: list[tuple[str, Coroutine[object, object, None]]] = [
+            ("http", parts.server.wait()),
+            ("timer", self._run_timer()),
+            ("leases", self._run_leases()),
+            ("ready", self._watch_readiness()),
+            ("inbox", self._inbox.run(self._take_signal)),
+        ]
+        jobs += [(f"market {name}", self._run_market(market)) for name, market in parts.markets.items()]
+        jobs += [(f"account {account.member.connection_id}", self._run_account(account)) for account in parts.accounts]
+        return jobs
+
+    async def _until(self, stop: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for the stop; a task of `work` that ends before it is a defect."""
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in work:
+            if task in done:
+                task.result()
+                raise RuntimeError(f"critical task {task.get_name()!r} ended")
+
+    # ---- venues and accounts
+
+    async def _run_market(self, market: MarketWatch) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await market.open(self._parts.symbols[market.name])
+                break
+            except BrokerUnreachable as error:
+                log.warning("venue not reachable, trying again", venue=market.name, error=str(error), in_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+        self._markets_open[market.name].set()
+        await market.run(self._parts.flow.on_quote)
+
+    async def _run_account(self, account: Account) -> None:
+        await self._markets_open[account.member.venue].wait()
+        if not await self._open_account(account):
+            self._waiting_for.discard(account.member.connection_id)
+            await asyncio.Event().wait()  # refused for good: the others run
+        halt = self._parts.halts.find(HaltScope.CONNECTION, account.member.connection_id)
+        if halt is not None and halt.state is ConnectionState.FLATTENING:
+            account.resume_flattening(halt)
+        await account.desk.run()
+
+    async def _open_account(self, account: Account) -> bool:
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await account.desk.broker.open()
+            except NotAuthorised as error:
+                self._parts.flow.on_not_authorised(account.desk, str(error))
+                return False
+            except ConfigurationError as error:
+                account.refused = str(error)
+                log.error("connection refused", connection=account.member.connection_id, error=str(error))
+                return False
+            except BrokerUnreachable as error:
+                log.warning("account not reachable", connection=account.member.connection_id, error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            else:
+                return True
+
+    async def _watch_readiness(self) -> None:
+        """Ready when every connection was in step once, or after ten seconds with those that are not REDUCING."""
+        deadline = self._parts.clock.monotonic() + READY_PATIENCE_S
+        while self._waiting_for and self._parts.clock.monotonic() < deadline:
+            for account in self._parts.accounts:
+                if account.desk.synced and account.equity() is not None:
+                    self._waiting_for.discard(account.member.connection_id)
+            await asyncio.sleep(0.05)
+        self.ready.set()
+        log.info("ready", connections=len(self._parts.accounts), not_in_step=sorted(self._waiting_for))
+        await asyncio.Event().wait()
+
+    # ---- signals
+
+    def deliver(self, signal: Signal) -> None:
+        """A freshly committed message, from the intake: noted with its touch, then queued by provider."""
+        self._parts.flow.note_arrival(signal)
+        self._inbox.put(signal)
+
+    async def _take_signal(self, signal: Signal) -> None:
+        await self.ready.wait()
+        pause = 0.1
+        while True:
+            try:
+                return await self._parts.flow.on_signal(signal)
+            except StoreError as error:
+                # Nothing of it was sent; decisions are keyed, so deciding again adds nothing (INV-1).
+                log.warning("signal waits for the database", signal_id=signal.signal_id, error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    # ---- time
+
+    async def _run_timer(self) -> None:
+        saved = self._parts.clock.monotonic()
+        while True:
+            await asyncio.sleep(TIMER_S)
+            now = self._parts.clock.monotonic()
+            try:
+                await self._parts.flow.on_timer()
+                await self._parts.intake.settle_doubts()
+                if now - saved >= SAVE_EVERY_S:
+                    saved = now
+                    await self._save()
+            except StoreError as error:
+                log.warning("timer could not write", error=str(error))
+
+    async def _save(self) -> None:
+        for account in self._parts.accounts:
+            await account.save(self._parts.clock.wall())
+
+    async def _run_leases(self) -> None:
+        """Hold the lease of every account; without it no entries, while watch and exits go on (P22, P23)."""
+        while True:
+            for account in self._parts.accounts:
+                try:
+                    account.leased = await self._hold(account)
+                except StoreError as error:
+                    account.leased = False
+                    log.warning("lease not renewed", connection=account.member.connection_id, error=str(error))
+            await asyncio.sleep(LEASE_S / 5)
+
+    async def _hold(self, account: Account) -> bool:
+        leases, connection, owner = self._parts.leases, account.member.connection_id, self._parts.owner
+        if account.desk.fence and await leases.renew(connection, owner, account.desk.fence, LEASE_S):
+            return True
+        fence = await leases.acquire(connection, owner, LEASE_S)
+        account.desk.fence = fence or 0
+        return fence is not None
+
+    # ---- stop
+
+    async def _drain(self) -> None:
+        """No entries from now on; what is under way may end; everything is written (P2). Positions keep their stops."""
+        self._parts.flow.draining = True
+        await self._parts.server.stop()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while any(account.desk.ledger.unsettled() for account in self._parts.accounts):
+                    await asyncio.sleep(0.05)
+                for account in self._parts.accounts:
+                    await account.desk.writer.drained()
+                await self._save()
+        except (TimeoutError, StoreError) as error:
+            log.warning("stopped before everything had ended; the next start asks about it", error=repr(error))
+
+    async def _release(self) -> None:
+        parts = self._parts
+        await parts.server.stop()
+        for account in parts.accounts:
+            await account.stop()
+            await account.desk.broker.close()
+            if account.desk.fence:
+                try:
+                    await parts.leases.release(account.member.connection_id, parts.owner, account.desk.fence)
+                except StoreError as error:
+                    log.info("lease runs out by itself", connection=account.member.connection_id, error=str(error))
+        for market in parts.markets.values():
+            await market.feed.close()
+        await parts.close_store()

@@ -1,0 +1,1 @@
+"""SRM at work in two minutes: the real daemon against the simulated venue, on a screen and in a report."""
