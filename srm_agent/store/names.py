@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from srm_agent.errors import ConfigurationError
 
-_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,15}")
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,11}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Names:
     def __post_init__(self) -> None:
         if self.prefix and not _PREFIX.fullmatch(self.prefix):
             raise ConfigurationError(
-                f"[store] table_prefix must be a letter, then letters, digits or _ (at most 16), was {self.prefix!r}"
+                f"[store] table_prefix must be a letter, then letters, digits or _ (at most 12), was {self.prefix!r}"
             )
 
     def platform(self, name: str) -> str:

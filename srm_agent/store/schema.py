@@ -24,11 +24,12 @@ from srm_agent.store.names import STANDALONE, Names
 from srm_agent.store.schema_platform import OPTIONS, PlatformTables, identity
 
 NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
+"""Names of constraints and indexes; the first column only, for MySQL allows 64 characters."""
 KEY = 190
 """Characters of a textual key: several fit into one MySQL index of 3072 bytes."""
 

@@ -15,7 +15,7 @@ from srm_agent.store.migrate import migrate, pending
 from srm_agent.store.names import STANDALONE, Names
 from srm_agent.store.reads import Reads
 from srm_agent.store.runner import InlineRunner, StoreRunner, ThreadRunner
-from srm_agent.store.schema import tables_of
+from srm_agent.store.schema import Tables, tables_of
 
 
 class Store:

@@ -166,8 +166,8 @@ class Builders:
 
     def open_leg(self, **changes: Any) -> Leg:
         base = self.leg(signal=changes.pop("signal", "s1"), connection=changes.pop("connection", "c1"))
-        values: dict[str, Any] = {"state": LegState.OPEN, "entry_price": Decimal("1.08005"), "opened_at": START} | changes
-        return replace(base, **values)
+        values: dict[str, Any] = {"state": LegState.OPEN, "entry_price": Decimal("1.08005"), "opened_at": START}
+        return replace(base, **(values | changes))
 
     def closed_leg(self, **changes: Any) -> Leg:
         values = {
