@@ -1,0 +1,1 @@
+"""A signal becomes a decision for one follower: pure, explainable, recomputable."""
