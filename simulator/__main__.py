@@ -124,7 +124,8 @@ def _log_to_stderr() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Looked up at every call: standard error may have been replaced since.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 
 

@@ -85,7 +85,7 @@ class GapPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shock:
-    """Something that happened to one symbol's price: `kind` is `news`, `jump` or `gap`; `size` is signed, relative."""
+    """What moved one symbol's price at once: `kind` is `news`, `jump` or `gap`; `size` is the move of the log price."""
 
     at_ms: int
     kind: str
@@ -98,6 +98,8 @@ GAP_PRESSURE = 5.0
 """How loudly the coming gap speaks in the hidden state, in its standard deviations."""
 _CREEP = 0.8
 """Total creep before the break, in usual deviations of a window as long as the creep."""
+_RELIEF = 0.08
+"""Total way back while pinned, same unit: those who stand wrong breathe once more."""
 _CREEP_CALM, _PINNED_CALM = 0.3, 0.08
 
 
@@ -221,13 +223,20 @@ class SymbolPath:
 
     def _motion(self, at_ms: int) -> tuple[float, float]:
         """Drift per second and volatility per root second at a moment, calm before the gap included."""
+        calm, gap = self._calm(at_ms), self._gap
+        if gap is None or calm == 1:
+            return self._drift, self.sigma
+        start, end, way = (
+            (gap.creep_ms, gap.pinned_ms, _CREEP) if at_ms < gap.pinned_ms else (gap.pinned_ms, gap.at_ms, -_RELIEF)
+        )
+        return way * gap.direction * self.usual_sigma / sqrt((end - start) / 1000), self.sigma * calm
+
+    def _calm(self, at_ms: int) -> float:
+        """Share of the usual movement that is left, 1 outside the quiet before the gap."""
         gap = self._gap
         if gap is None or not gap.creep_ms <= at_ms < gap.at_ms:
-            return self._drift, self.sigma
-        if at_ms >= gap.pinned_ms:
-            return 0.0, self.sigma * _PINNED_CALM
-        creep = _CREEP * gap.direction * self.usual_sigma / sqrt((gap.pinned_ms - gap.creep_ms) / 1000)
-        return creep, self.sigma * _CREEP_CALM
+            return 1.0
+        return _CREEP_CALM if at_ms < gap.pinned_ms else _PINNED_CALM
 
     def _slow_state(self, at_ms: int, step_ms: int) -> list[Shock]:
         decay, gauss, spec = _decay(step_ms / 1000), self._rng.gauss, self.spec
@@ -239,7 +248,7 @@ class SymbolPath:
         self._spread_burst *= decay.spread_burst
         shocks = self._news(at_ms, step_ms)
         if self._rng.random() < decay.jump:
-            size = spec.daily_volatility * 0.06 * gauss(0, 1) * (1 + abs(gauss(0, 1)))
+            size = spec.daily_volatility * 0.06 * gauss(0, 1) * (1 + abs(gauss(0, 1))) * self._calm(at_ms)
             self._burst, self._spread_burst = self._burst + 0.5, max(self._spread_burst, 1.0)
             shocks.append(Shock(at_ms=at_ms, kind="jump", symbol_id=spec.symbol_id, name="unscheduled", size=size))
         if not self._was_open:
@@ -267,7 +276,7 @@ class SymbolPath:
         shocks: list[Shock] = []
         while self._pending and self._pending[0][0] < at_ms + step_ms:
             _, impact, release = self._pending.pop(0)
-            size = impact * 0.16 * self.spec.daily_volatility * self._rng.gauss(0, 1)
+            size = impact * 0.16 * self.spec.daily_volatility * self._rng.gauss(0, 1) * self._calm(at_ms)
             self._burst += 2.2 * impact
             self._spread_burst = max(self._spread_burst, 2 + 4.5 * impact * self._rng.random())
             shocks.append(Shock(at_ms=at_ms, kind="news", symbol_id=self.spec.symbol_id, name=release.name, size=size))

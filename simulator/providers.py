@@ -382,6 +382,7 @@ class LossHolder(Provider):
         rng: Random,
     ) -> None:
         super().__init__(provider_id, style, accuracy, paths, symbols, run, rng)
+        self._again = dict.fromkeys(self.symbols, False)
         self._back_ms = {symbol: run.begin_ms + rng.random() * run.span(0.05) for symbol in self.symbols}
 
     def _patience(self, hold_ms: int) -> float:
@@ -395,10 +396,13 @@ class LossHolder(Provider):
             held = [idea for idea in self.ideas if idea.symbol_id == symbol]
             if not held:
                 side = self._direction(symbol, now_ms)
-            elif len(held) < self._MOST_AT_ONCE and held[-1].result_r(self._paths[symbol].mid) < -0.1:
+            elif len(held) < self._MOST_AT_ONCE and (
+                self._again[symbol] or held[-1].result_r(self._paths[symbol].mid) < -0.1
+            ):
                 side = held[-1].side
             else:
                 continue
+            self._again[symbol] = False
             self._back_ms[symbol] = now_ms + self._run.span(0.05 if side else 0.002)
             if side:
                 said += self._open(symbol, side, now_ms)
@@ -406,8 +410,8 @@ class LossHolder(Provider):
 
     def _finish(self, idea: Idea, mid: float, now_ms: int) -> Message:
         patience = self._rng.uniform(0.004, 0.012) if idea.result_r(mid) < 0 else self._rng.uniform(0.008, 0.03)
-        if not any(other.symbol_id == idea.symbol_id for other in self.ideas if other is not idea):
-            self._back_ms[idea.symbol_id] = now_ms + self._run.span(patience)
+        self._again[idea.symbol_id] = True
+        self._back_ms[idea.symbol_id] = now_ms + self._run.span(patience)
         return super()._finish(idea, mid, now_ms)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import expm1
 from random import Random
 
 from simulator.prices import GapPlan, Market, Shock, SymbolSpec
@@ -146,7 +147,9 @@ class Story:
 
     def _note(self, shocks: Sequence[Shock]) -> None:
         self.events += [
-            Event(at_ms=shock.at_ms, kind=shock.kind, symbol_id=shock.symbol_id, detail=shock.name, size=shock.size)
+            Event(
+                at_ms=shock.at_ms, kind=shock.kind, symbol_id=shock.symbol_id, detail=shock.name, size=expm1(shock.size)
+            )
             for shock in shocks
         ]
 

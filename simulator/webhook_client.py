@@ -106,11 +106,13 @@ class WebhookClient:
         clock: Clock,
         rng: Random,
         symbols: Mapping[str, str],
+        first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self.url = f"{webhook.rstrip('/')}/signals/channel_source/{provider_id}"
         self.provider_id = provider_id
         self.deliveries = Deliveries()
         self._key, self._session, self._clock, self._rng, self._symbols = key, session, clock, rng, symbols
+        self._first_pause_s = first_pause_s
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
     def post(self, message: Message) -> None:
@@ -138,7 +140,7 @@ class WebhookClient:
 
     async def _deliver(self, message_id: str, body: bytes) -> None:
         self.deliveries.sent += 1
-        pause = FIRST_PAUSE_S
+        pause = self._first_pause_s
         for attempt in range(1, TRIES + 1):
             status, wanted = await self._attempt(message_id, body)
             if status is not None and 200 <= status < 300:
