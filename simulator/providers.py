@@ -10,7 +10,7 @@ All times are market time in milliseconds; spans are shares of the planned run, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
@@ -167,27 +167,31 @@ class Book:
         return sum(self.results) / len(self.results) if self.results else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where a provider sits: who he is, what he sees, when he trades, and his own chance."""
+
+    provider_id: str
+    style: str
+    accuracy: float
+    paths: Mapping[str, PathView]
+    symbols: tuple[str, ...]
+    run: Run
+    rng: Random
+
+
 class Provider:
     """One provider. Call `act` at every grid point of the market, in order."""
 
-    def __init__(
-        self,
-        provider_id: str,
-        style: str,
-        accuracy: float,
-        paths: Mapping[str, PathView],
-        symbols: Sequence[str],
-        run: Run,
-        rng: Random,
-    ) -> None:
-        self.provider_id, self.style, self.accuracy = provider_id, style, accuracy
-        self.symbols = tuple(symbols)
+    def __init__(self, seat: Seat) -> None:
+        self.provider_id, self.style, self.accuracy = seat.provider_id, seat.style, seat.accuracy
+        self.symbols = seat.symbols
         self.book = Book()
         self.ideas: list[Idea] = []
-        self._terms = STYLES[style]
-        self._paths, self._run, self._rng = paths, run, rng
+        self._terms = STYLES[seat.style]
+        self._paths, self._run, self._rng = seat.paths, seat.run, seat.rng
         self._later: deque[Message] = deque()
-        self._next_ms = float(run.begin_ms + round(rng.random() * run.span(0.08)))
+        self._next_ms = float(seat.run.begin_ms + round(seat.rng.random() * seat.run.span(0.08)))
 
     def act(self, now_ms: int) -> list[Message]:
         """What he says at this moment of market time; empty most of the time."""
@@ -330,98 +334,6 @@ class Provider:
             fraction=fraction,
             stale_s=stale_s,
         )
-
-
-class Breakout(Provider):
-    """Waits for the price to leave the range of the last while and goes with it, unless he perceives the contrary."""
-
-    def __init__(
-        self,
-        provider_id: str,
-        style: str,
-        accuracy: float,
-        paths: Mapping[str, PathView],
-        symbols: Sequence[str],
-        run: Run,
-        rng: Random,
-    ) -> None:
-        super().__init__(provider_id, style, accuracy, paths, symbols, run, rng)
-        self._ranges: dict[str, deque[float]] = {symbol: deque(maxlen=24) for symbol in self.symbols}
-        self._sampled_ms = 0
-
-    def act(self, now_ms: int) -> list[Message]:
-        """As every provider, after a look at the range (24 samples)."""
-        said = super().act(now_ms)
-        if now_ms >= self._sampled_ms + self._run.span(0.002):
-            self._sampled_ms = now_ms
-            for symbol, seen in self._ranges.items():
-                seen.append(self._paths[symbol].mid)
-        return said
-
-    def _direction(self, symbol_id: str, now_ms: int) -> int:
-        seen, mid = self._ranges[symbol_id], self._paths[symbol_id].mid
-        if len(seen) < seen.maxlen if seen.maxlen else True:
-            return 0
-        side = 1 if mid >= max(seen) else (-1 if mid <= min(seen) else 0)
-        return side if side * self._perceive(symbol_id, now_ms) > -0.5 else 0
-
-
-class LossHolder(Provider):
-    """Takes small profits at once, never closes a loss, buys more of it, and is back as soon as he is stopped."""
-
-    _MOST_AT_ONCE = 3
-
-    def __init__(
-        self,
-        provider_id: str,
-        style: str,
-        accuracy: float,
-        paths: Mapping[str, PathView],
-        symbols: Sequence[str],
-        run: Run,
-        rng: Random,
-    ) -> None:
-        super().__init__(provider_id, style, accuracy, paths, symbols, run, rng)
-        self._again = dict.fromkeys(self.symbols, False)
-        self._back_ms = {symbol: run.begin_ms + rng.random() * run.span(0.05) for symbol in self.symbols}
-
-    def _patience(self, hold_ms: int) -> float:
-        return inf
-
-    def _enter(self, now_ms: int) -> list[Message]:
-        said: list[Message] = []
-        for symbol in self.symbols:
-            if now_ms < self._back_ms[symbol]:
-                continue
-            held = [idea for idea in self.ideas if idea.symbol_id == symbol]
-            if not held:
-                side = self._direction(symbol, now_ms)
-            elif len(held) < self._MOST_AT_ONCE and (
-                self._again[symbol] or held[-1].result_r(self._paths[symbol].mid) < -0.1
-            ):
-                side = held[-1].side
-            else:
-                continue
-            self._again[symbol] = False
-            self._back_ms[symbol] = now_ms + self._run.span(0.05 if side else 0.002)
-            if side:
-                said += self._open(symbol, side, now_ms)
-        return said
-
-    def _finish(self, idea: Idea, mid: float, now_ms: int) -> Message:
-        patience = self._rng.uniform(0.004, 0.012) if idea.result_r(mid) < 0 else self._rng.uniform(0.008, 0.03)
-        self._again[idea.symbol_id] = True
-        self._back_ms[idea.symbol_id] = now_ms + self._run.span(patience)
-        return super()._finish(idea, mid, now_ms)
-
-
-def make_provider(
-    provider_id: str, style: str, paths: Mapping[str, PathView], symbols: Sequence[str], run: Run, rng: Random
-) -> Provider:
-    """A provider of the style, his accuracy drawn around the style's mean. Raises KeyError for an unknown style."""
-    kinds: Mapping[str, type[Provider]] = {"breakout": Breakout, "loss_holder": LossHolder}
-    accuracy = draw_accuracy(style, rng)
-    return kinds.get(style, Provider)(provider_id, style, accuracy, paths, symbols, run, rng)
 
 
 def _near(price: float, tick: Decimal) -> Decimal:

@@ -11,7 +11,8 @@ from math import expm1
 from random import Random
 
 from simulator.prices import GapPlan, Market, Shock, SymbolSpec
-from simulator.providers import Message, Provider, Run, make_provider
+from simulator.provider_styles import make_provider
+from simulator.providers import Message, Provider, Run
 from simulator.seeds import stream
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from simulator.calendar import to_ms
 from simulator.prices import DRIFT_STRENGTH
-from simulator.providers import GO_FLAT, STOP_OPENING, STYLES, Action, LossHolder, Message, Provider, Run
+from simulator.provider_styles import LossHolder
+from simulator.providers import GO_FLAT, STOP_OPENING, STYLES, Action, Message, Provider, Run, Seat
 from simulator.records import ExecType, OrderTicket
 from simulator.scenario import Scenario
 from simulator.story import Story
@@ -110,8 +111,16 @@ def test_providers_make_the_mistakes_of_real_ones(a_story: StoryMaker) -> None:
 def mean_r(story: Story, accuracy: float, style: str) -> list[float]:
     """Results of a provider of this accuracy in the story's market, which must not have begun."""
     run = Run(begin_ms=story.market.at_ms, length_ms=RUN_MS, ends=True)
-    symbols = ["BTCUSDT", "EURUSDT", "GBPUSDT", "XAUUSDT"]
-    provider = Provider("p", style, accuracy, story.market.paths, symbols, run, Random(story.seed))
+    seat = Seat(
+        provider_id="p",
+        style=style,
+        accuracy=accuracy,
+        paths=story.market.paths,
+        symbols=("BTCUSDT", "EURUSDT", "GBPUSDT", "XAUUSDT"),
+        run=run,
+        rng=Random(story.seed),
+    )
+    provider = Provider(seat)
     for _ in range(RUN_MS // story.market.step_ms):
         story.market.advance()
         provider.act(story.market.at_ms)
