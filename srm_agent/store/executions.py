@@ -1,7 +1,7 @@
 """`execution_logs` and `execution_positions`: what the platform shows of our orders and legs.
 
 Slippage, its forecast and the stop buffer stand in pips; where the instrument has no pip, in basis points of the price
-(`response_data.unit` says which). The exact values stand in the agent's own tables.
+(`response_data.unit` of a measured log says which). The exact values stand in the agent's own tables.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 import structlog
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, update
 
 from srm_agent.domain.decisions import Decision, canonical_json
 from srm_agent.domain.forecasts import ExecutionMeasure
 from srm_agent.domain.orders import OrderIntent, OrderState
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg, LegState
-from srm_agent.domain.units import ZERO, plain
+from srm_agent.domain.units import ZERO
 from srm_agent.ports import JournalRow
-from srm_agent.store.codec import decision_record
+from srm_agent.store.codec import decision_record, text
 from srm_agent.store.schema import Tables
 from srm_agent.store.statements import Keys, insert_with_ids
 
@@ -57,28 +57,34 @@ class Executions:
     def __init__(self, tables: Tables, signals: Keys, connections: Keys) -> None:
         self._signals, self._connections = signals, connections
         self._logs = logs = tables.execution_logs
-        self._positions = positions = tables.execution_positions
+        positions = tables.execution_positions
         orders = tables.orders
+        telling: dict[str, BindParameter[object]] = {
+            name: bindparam(f"new_{name}") for name in ("order_id", "entry_price", "status", "error_message")
+        }
         self._log_update = (
             update(logs)
             .where(logs.c.id == bindparam("which"))
             .values(
-                {
-                    name: bindparam(f"new_{name}")
-                    for name in ("order_id", "entry_price", "status", "executed_at", "error_message", "response_data")
+                telling
+                | {
+                    "executed_at": func.coalesce(
+                        logs.c.executed_at, bindparam("executed", type_=logs.c.executed_at.type)
+                    )
                 }
                 | {"updated_at": bindparam("at")}
             )
         )
+        measuring: dict[str, BindParameter[object]] = {
+            name: bindparam(f"new_{name}") for name in ("slippage", "latency_ms", "response_data")
+        }
         self._log_measure = (
-            update(logs)
-            .where(logs.c.id == bindparam("which"))
-            .values(slippage=bindparam("cost"), latency_ms=bindparam("latency"), updated_at=bindparam("at"))
+            update(logs).where(logs.c.id == bindparam("which")).values(measuring | {"updated_at": bindparam("at")})
         )
-        self._log = select(logs.c.executed_at, logs.c.response_data).where(logs.c.id == bindparam("id"))
         self._entry = (
-            select(orders.c.execution_log_id, orders.c.broker_order_id, orders.c.side)
-            .where(orders.c.leg_id == bindparam("leg"), orders.c.execution_log_id.is_not(None))
+            select(orders.c.execution_log_id, orders.c.broker_order_id, logs.c.signal_id, logs.c.connection_id)
+            .join(logs, logs.c.id == orders.c.execution_log_id)
+            .where(orders.c.leg_id == bindparam("leg"))
             .order_by(orders.c.id)
             .limit(1)
         )
@@ -88,6 +94,7 @@ class Executions:
             .where(positions.c.id == bindparam("which"))
             .values({name: bindparam(f"new_{name}") for name in moving} | {"updated_at": bindparam("at")})
         )
+        self._insert = insert(positions)
         self._status = select(positions.c.status, positions.c.pnl).where(positions.c.id == bindparam("id"))
         self._end = (
             update(positions)
@@ -114,32 +121,32 @@ class Executions:
 
     def advance_log(self, connection: Connection, log_id: int, row: JournalRow, detail: str, at: datetime) -> None:
         """Bring a log to what the journal says. UNKNOWN stays `pending`; `failed` only after a definitive refusal."""
-        log = connection.execute(self._log, {"id": log_id}).one()
-        executed_at = log.executed_at
-        if executed_at is None and row.filled_lot > 0:
-            executed_at = at
         told = ": ".join(part for part in (row.code, detail) if part)
         connection.execute(
             self._log_update,
             {
                 "which": log_id,
                 "at": at,
+                "executed": at if row.filled_lot > 0 else None,
                 "new_order_id": row.broker_order_id,
                 "new_entry_price": row.average_price,
                 "new_status": log_status(row),
-                "new_executed_at": executed_at,
                 "new_error_message": told or None,
-                "new_response_data": (log.response_data or {})
-                | {"state": row.state.value, "code": row.code, "filled": plain(row.filled_lot)},
             },
         )
 
     def measured(self, connection: Connection, log_id: int, measure: ExecutionMeasure, at: datetime) -> None:
         """What the entry cost, with its latency."""
-        cost, _ = slippage_of(measure)
+        cost, unit = slippage_of(measure)
         latency = measure.latency_ms
-        whole = None if latency is None else int(latency.to_integral_value(ROUND_HALF_UP))
-        connection.execute(self._log_measure, {"which": log_id, "cost": cost, "latency": whole, "at": at})
+        values = {
+            "which": log_id,
+            "at": at,
+            "new_slippage": cost,
+            "new_latency_ms": None if latency is None else int(latency.to_integral_value(ROUND_HALF_UP)),
+            "new_response_data": {"unit": unit, "bps": text(measure.slippage_bps), "censored": measure.censored},
+        }
+        connection.execute(self._log_measure, values)
 
     def put_position(
         self, connection: Connection, leg: Leg, position: int | None, decision: Decision | None, at: datetime
@@ -160,8 +167,8 @@ class Executions:
             _log.info("leg_without_entry_log", leg_id=leg.leg_id, connection_id=leg.connection_id)
             return None
         row = moving | {
-            "signal_id": self._signals.ids(connection, [leg.signal_id])[leg.signal_id],
-            "connection_id": self._connections.ids(connection, [leg.connection_id])[leg.connection_id],
+            "signal_id": entry.signal_id,
+            "connection_id": entry.connection_id,
             "execution_log_id": entry.execution_log_id,
             "order_id": entry.broker_order_id,
             "symbol": leg.symbol,
@@ -170,7 +177,7 @@ class Executions:
             "created_at": at,
             "updated_at": at,
         }
-        key = connection.execute(insert(self._positions), row | _why(decision)).inserted_primary_key
+        key = connection.execute(self._insert, row | _why(decision)).inserted_primary_key
         return None if key is None else int(key[0])
 
     def end_position(self, connection: Connection, position: int, trade: ClosedTrade, at: datetime) -> None:
@@ -212,7 +219,6 @@ def _log_row(intent: OrderIntent, decision: Decision | None) -> dict[str, object
         "sl_price": intent.stop_loss,
         "tp_price": intent.take_profit,
         "status": "pending",
-        "response_data": None if decision is None else {"unit": in_unit(None, decision)[1]},
         "created_at": intent.created_at,
         "updated_at": intent.created_at,
     }

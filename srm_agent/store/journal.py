@@ -45,7 +45,7 @@ class OrderJournal:
         self._predictions = Predictions(tables, signals, connections)
         self._leases, self._metrics = Leases(tables), Metrics(tables)
         self._table = table = tables.orders
-        self._measures = measures = tables.measures
+        measures = tables.measures
         self._known = known_statement(table.c.client_id)
         self._get = select(table).where(table.c.client_id == bindparam("id"))
         self._unsettled = (
@@ -59,6 +59,7 @@ class OrderJournal:
             .where(table.c.client_id == bindparam("which"))
             .values({name: bindparam(f"new_{name}") for name in changing} | {"detail": bindparam("told")})
         )
+        self._insert_measure = insert(measures)
         self._measured = select(measures.c.filled_lot).where(measures.c.client_id == bindparam("id"))
         self._remeasure = update(measures).where(measures.c.client_id == bindparam("which"))
 
@@ -79,7 +80,7 @@ class OrderJournal:
         there = known(connection, self._known, (intent.client_id for intent in intents))
         new = {intent.client_id: intent for intent in intents if intent.client_id not in there}
         entries = [intent for intent in new.values() if intent.purpose is OrderPurpose.ENTRY]
-        self._leases.guard(connection, {(intent.connection_id, intent.fence): None for intent in entries})
+        self._leases.guard(connection, {intent.connection_id: intent.fence for intent in entries})
         given = {str(decision.decision_id): decision for decision in decisions}
         decided = [(intent, self._decision(connection, intent.decision_id, given)) for intent in entries]
         logs = self._executions.open_logs(connection, decided)
@@ -150,7 +151,7 @@ class OrderJournal:
         row = measure_row(measure) | {"recorded_at": at}
         if filled is None:
             own = {"client_id": intent.client_id, "leg_id": intent.leg_id, "purpose": intent.purpose.value}
-            connection.execute(insert(self._measures), row | own)
+            connection.execute(self._insert_measure, row | own)
             return True
         if measure.filled_lot <= filled:
             return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from srm_agent.errors import StoreBroken
 from srm_agent.store.schema import Tables
+from srm_agent.store.statements import many
 
 
 class LeaseLost(StoreBroken):
@@ -21,6 +22,11 @@ class Leases:
     def __init__(self, tables: Tables) -> None:
         self._table = table = tables.leases
         self._get = select(table).where(table.c.connection_id == bindparam("of"))
+        self._fences = (
+            select(table.c.connection_id, table.c.fence)
+            .where(table.c.connection_id.in_(many()))
+            .order_by(table.c.connection_id)
+        )
         self._set = (
             update(table)
             .where(table.c.connection_id == bindparam("of"))
@@ -60,15 +66,17 @@ class Leases:
         connection.execute(self._set, {"of": of, "who": "", "token": fence, "until": now})
         return True
 
-    def guard(self, connection: Connection, fences: Iterable[tuple[str, int]]) -> None:
+    def guard(self, connection: Connection, fences: Mapping[str, int]) -> None:
         """Refuse to write under another token than the lease's. A connection that was never leased passes.
 
-        Raises LeaseLost.
+        `fences` holds the writer's token by connection. Raises LeaseLost.
         """
-        for of, fence in fences:
-            row = connection.execute(self._get, {"of": of}).first()
-            if row is not None and row.fence != fence:
+        if not fences:
+            return
+        for row in connection.execute(self._fences, {"keys": list(fences)}):
+            fence = fences[row.connection_id]
+            if row.fence != fence:
                 raise LeaseLost(
-                    f"the lease of connection {of!r} has fencing token {row.fence}, the entry was written under "
-                    f"{fence}; another process trades this account, or the lease was not acquired"
+                    f"the lease of connection {row.connection_id!r} has fencing token {row.fence}, the entry was "
+                    f"written under {fence}; another process trades this account, or the lease was not acquired"
                 )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from srm_agent.domain.forecasts import ProviderScore
 from srm_agent.domain.ids import ProviderKey
 from srm_agent.domain.trades import ClosedTrade
-from srm_agent.domain.units import ZERO
+from srm_agent.domain.units import ZERO, stored
 from srm_agent.store.metric_sums import COMPLIANT_LOSS, UNSCORED, Period, Sums, TradeFacts, periods_of
 from srm_agent.store.rows import score_row, trade_of, trade_row
 from srm_agent.store.schema import Tables
@@ -24,6 +24,13 @@ class Metrics:
         self._tables = tables
         trades, scores, sums = tables.closed_trades, tables.provider_scores, tables.metric_sums
         measures = tables.measures
+        self._insert_trade, self._insert_score = insert(trades), insert(scores)
+        self._insert_metrics, self._insert_sums = insert(tables.metrics), insert(sums)
+        self._set_metrics = (
+            update(tables.metrics)
+            .where(tables.metrics.c.id == bindparam("which"))
+            .values({name: bindparam(f"new_{name}") for name in (*self._values(Sums()), "calculated_at", "updated_at")})
+        )
         self._trade = select(trades).where(trades.c.leg_id == bindparam("leg"))
         self._last_score = (
             select(scores.c.shown).where(scores.c.provider == bindparam("of")).order_by(scores.c.id.desc()).limit(1)
@@ -51,13 +58,10 @@ class Metrics:
         provider = str(trade.provider)
         last = connection.execute(self._last_score, {"of": provider}).scalar()
         stamps = {"leg_id": trade.leg_id, "recorded_at": at}
-        connection.execute(insert(self._tables.closed_trades), trade_row(trade) | stamps)
+        connection.execute(self._insert_trade, trade_row(trade) | stamps)
         row = dict(score_row(score)) | stamps | {"provider": provider, "market_at": trade.closed_at}
-        connection.execute(insert(self._tables.provider_scores), row)
-        # As stored, so that a rebuild sees the same numbers.
-        stored = trade_of(connection.execute(self._trade, {"leg": trade.leg_id}).mappings().one())
-        shown = connection.execute(self._last_score, {"of": provider}).scalar_one()
-        facts = self._facts(connection, stored, shown)
+        connection.execute(self._insert_score, row)
+        facts = self._facts(connection, trade, score.shown)
         for period in periods_of(trade.closed_at):
             found = connection.execute(
                 self._sums, {"of": provider, "kind": period.kind, "start": period.start.isoformat()}
@@ -70,10 +74,8 @@ class Metrics:
                 self._insert(connection, trade.provider, period, sums, at)
             else:
                 connection.execute(self._set_sums, {"which": found.id, "sums": sums.to_text()})
-                metrics = self._tables.metrics
-                connection.execute(
-                    update(metrics).where(metrics.c.id == found.metrics_id), self._values(sums) | _stamps(at)
-                )
+                values = {f"new_{name}": value for name, value in (self._values(sums) | _stamps(at)).items()}
+                connection.execute(self._set_metrics, values | {"which": found.metrics_id})
         return True
 
     def remeasured(self, connection: Connection, leg_id: str | None, at: datetime) -> None:
@@ -119,13 +121,15 @@ class Metrics:
         slippage = None
         if entry is not None:
             slippage = entry.slippage_bps if entry.slippage_pips is None else entry.slippage_pips
+        # Rounded as the columns round, so that a rebuild sees the same numbers.
+        compliant = trade.stop_kept and stored(trade.net_pnl) >= -COMPLIANT_LOSS * stored(trade.planned_risk)
         return TradeFacts(
-            r_multiple=trade.r_multiple,
-            compliant=trade.stop_kept and trade.net_pnl >= -COMPLIANT_LOSS * trade.planned_risk,
-            reward_to_risk=trade.reward_to_risk,
+            r_multiple=stored(trade.r_multiple),
+            compliant=compliant,
+            reward_to_risk=None if trade.reward_to_risk is None else stored(trade.reward_to_risk),
             slippage=slippage,
             latency_ms=None if entry is None else entry.latency_ms,
-            score=shown,
+            score=stored(shown),
         )
 
     def _insert(self, connection: Connection, provider: ProviderKey, period: Period, sums: Sums, at: datetime) -> None:
@@ -137,10 +141,10 @@ class Metrics:
             "period_end": period.end,
             "created_at": at,
         }
-        key = connection.execute(insert(self._tables.metrics), row | _stamps(at)).inserted_primary_key
+        key = connection.execute(self._insert_metrics, row | _stamps(at)).inserted_primary_key
         assert key is not None
         connection.execute(
-            insert(self._tables.metric_sums),
+            self._insert_sums,
             {
                 "provider": str(provider),
                 "period_type": period.kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, case, update
 
 from srm_agent.domain.decisions import Decision
 from srm_agent.domain.forecasts import ExecutionMeasure
@@ -28,13 +28,14 @@ class Predictions:
     def __init__(self, tables: Tables, signals: Keys, connections: Keys) -> None:
         self._signals, self._connections = signals, connections
         self._table = table = tables.predictions
-        self._of_log = select(table.c.id, table.c.model_type).where(
-            table.c.execution_log_id == bindparam("log"), table.c.prediction_type == _SLIPPAGE
+        unit_cost = case(
+            (table.c.model_type.endswith(":pips"), bindparam("pips", type_=table.c.actual_value.type)),
+            else_=bindparam("bps", type_=table.c.actual_value.type),
         )
         self._actual = (
             update(table)
-            .where(table.c.id == bindparam("which"))
-            .values(actual_value=bindparam("actual"), updated_at=bindparam("at"))
+            .where(table.c.execution_log_id == bindparam("log"), table.c.prediction_type == _SLIPPAGE)
+            .values(actual_value=unit_cost, updated_at=bindparam("at"))
         )
 
     def add(
@@ -65,9 +66,8 @@ class Predictions:
 
     def measured(self, connection: Connection, log_id: int, measure: ExecutionMeasure, at: datetime) -> None:
         """What it really was, in the forecast's own unit."""
-        for number, model in connection.execute(self._of_log, {"log": log_id}).all():
-            actual = measure.slippage_pips if str(model).endswith(":pips") else measure.slippage_bps
-            connection.execute(self._actual, {"which": number, "actual": actual, "at": at})
+        values = {"log": log_id, "pips": measure.slippage_pips, "bps": measure.slippage_bps, "at": at}
+        connection.execute(self._actual, values)
 
 
 def _forecast(decision: Decision) -> object:

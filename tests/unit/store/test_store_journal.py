@@ -110,6 +110,7 @@ async def test_a_fill_reaches_every_table_once(store: Store, a: Any, rows: Any) 
     (log,) = await rows("execution_logs")
     assert (log["status"], log["entry_price"], log["order_id"]) == ("executed", Decimal("1.08005"), "b1")
     assert (log["slippage"], log["latency_ms"]) == (Decimal("0.2"), 85)
+    assert log["executed_at"] == a.start + timedelta(seconds=1)
     assert log["response_data"]["unit"] == "pips"
     (position,) = await rows("execution_positions")
     assert (position["status"], position["quantity"]) == ("open", Decimal("0.05"))
