@@ -78,9 +78,11 @@ def _prepare(engine: Engine, names: Names, *, migrating: bool) -> None:
 def migrate_database(url: str, names: Names = STANDALONE, *, dry_run: bool = False) -> list[str]:
     """For the command `migrate`: what was added, or with `dry_run` what would be, one sentence each.
 
-    Raises ConfigurationError, StoreUnavailable, StoreBroken.
+    A dry run writes nothing and creates no file. Raises ConfigurationError, StoreUnavailable, StoreBroken.
     """
-    engine = open_engine(url, read_only=dry_run)
+    path = database_path(url)
+    absent = dry_run and path is not None and not path.exists()
+    engine = open_engine(MEMORY if absent else url, read_only=dry_run)
     try:
         return pending(engine, names) if dry_run else migrate(engine, names)
     finally:

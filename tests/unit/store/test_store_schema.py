@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -131,10 +132,13 @@ async def test_a_newer_schema_is_refused(path: Path, clock: ManualClock) -> None
 
 async def test_an_older_schema_is_not_used_unmigrated(path: Path, clock: ManualClock) -> None:
     """Told not to migrate, an unmigrated database is refused with the command that helps; a dry run lists the steps."""
+    before = migrate_database(str(path), dry_run=True)
+    assert os.listdir(os.path.dirname(path)) == []
     open_engine(str(path)).connect().close()
     with pytest.raises(StoreBroken, match="srm-agent migrate"):
         await Store.open(str(path), clock, migrating=False)
     steps = migrate_database(str(path), dry_run=True)
+    assert steps == before
     assert steps[0].startswith("revision 0001")
     assert migrate_database(str(path)) == steps[1:]
     await (await Store.open(str(path), clock, migrating=False)).close()
