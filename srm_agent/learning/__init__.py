@@ -1,0 +1,1 @@
+"""Fills and closed trades become forecasts and scores. Plain floats, deterministic, no clock."""
