@@ -132,7 +132,7 @@ def test_peers_leave_the_provider_himself_out() -> None:
 
 
 def test_the_spread_between_providers_is_found() -> None:
-    """Equal providers leave tau^2 at its centre or below, unequal ones raise it, and without peers the hyper-prior's centre."""
+    """Equal providers leave tau^2 at its centre or below, unequal ones raise it; without peers it is the centre."""
     settings = PriorSettings()
     assert empty_fit(settings).tau2 == fit_prior({}, settings).tau2 == 0.008
     same = trained(platform([0.0] * 8, 200))
