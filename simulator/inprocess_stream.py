@@ -64,7 +64,9 @@ class AccountStream:
         return hear
 
     async def _next(self, line: DelayLine[AccountEvent]) -> AccountEvent:
+        # Not wait_for: in Python 3.11 it may swallow the cancellation of its caller.
         try:
-            return await asyncio.wait_for(line.get(), HEARTBEAT_S)
+            async with asyncio.timeout(HEARTBEAT_S):
+                return await line.get()
         except TimeoutError:
             return Heartbeat(self._clock.monotonic())

@@ -291,3 +291,20 @@ async def test_latency_is_slept(venue: Venue) -> None:
     await asyncio.sleep(0)
     venue.set_book("BTCUSDT", D("105.0"), D("105.5"), venue.market_ms + 1)
     assert (await sending).average_price == D("105.5")
+
+
+async def test_a_reader_of_events_can_be_cancelled_at_any_moment(broker: InProcessBroker) -> None:
+    """A cancellation that meets an arriving event is not swallowed."""
+    stream = broker.events()
+
+    async def read() -> None:
+        async for _ in stream:
+            pass
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    await broker.submit(intent("a"))
+    reader.cancel()
+    done, _ = await asyncio.wait([reader], timeout=1)
+    assert done == {reader}
+    assert reader.cancelled()
