@@ -204,6 +204,8 @@ def _point(exchange: Any, settings: CcxtVenueSettings) -> None:
         case "url":
             if settings.exchange != "bybit":
                 raise ConfigurationError(f"environment 'url' serves bybit only, exchange was {settings.exchange!r}")
+            # Waits for TLS to close, which a plain local connection has not.
+            exchange.timeout_on_exit = 0
             rest, streams = str(settings.base_url).rstrip("/"), str(settings.ws_url).rstrip("/")
             urls = exchange.urls["api"]
             for api in ("spot", "futures", "v2", "public", "private"):
