@@ -72,7 +72,7 @@ class Account:
         self.guard = parts.guard
         self.market = parts.market
         self.verdict: Verdict | None = None
-        self.leased = True
+        self.leased = False
         self.refused = ""
         """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
         self._doubting_until: float | None = None
@@ -141,13 +141,14 @@ class Account:
     def _anchor(self, snapshot: AccountSnapshot) -> None:
         anchored = self.watch.on_account(snapshot)
         peak = self.guard.mark.high_water_mark if self.guard.mark else None
-        if anchored.jump is not None and peak and anchored.jump < -UNEXPLAINED_SHARE * peak:
-            self._doubt(f"equity fell by {plain(-anchored.jump)} {snapshot.currency} without a trade that explains it")
+        if anchored.jump is not None and peak and abs(anchored.jump) > UNEXPLAINED_SHARE * peak:
+            moved = f"{'rose' if anchored.jump > 0 else 'fell'} by {plain(abs(anchored.jump))} {snapshot.currency}"
+            self._doubt(f"equity {moved} without a trade that explains it")
 
     def _doubt(self, why: str) -> None:
         """INV-13: REDUCING, read the cash flows within 5 s, then decide."""
         if self._doubting_until is None:
-            log.warning("unexplained equity", connection=self.member.connection_id, why=why)
+            log.info("unexplained equity", connection=self.member.connection_id, why=why)
             self._doubting_until = self._parts.clock.monotonic() + FLOWS_PATIENCE_S
             self._spawn(self._read_flows())
 
@@ -204,6 +205,7 @@ class Account:
             set_by=by,
         )
         self._parts.halts.set(halt)
+        self._spawn(self._parts.halts.save())
         self._parts.notifier.notify("page", "emergency close", reason, self.member.connection_id)
         self._parts.on_emergency(self, reason, False)
         self.resume_flattening(halt)
@@ -238,6 +240,7 @@ class Account:
         )
         passes = await close.until_flat()
         self._parts.halts.set(replace(halt, state=ConnectionState.HALTED))
+        self._spawn(self._parts.halts.save())
         log.warning("flat", connection=self.member.connection_id, passes=passes, orders=close.sent)
         self._parts.on_emergency(self, halt.reason, True)
 

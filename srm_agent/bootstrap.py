@@ -35,7 +35,7 @@ from srm_agent.fan_out import FanOut
 from srm_agent.flow import Flow, FlowParts
 from srm_agent.inbox import Inbox
 from srm_agent.learning.score import PosteriorScorer, ScoreSettings
-from srm_agent.learning.slippage_prior import PriorSettings, ScalePriorForecaster
+from srm_agent.learning.slippage_prior import ScalePriorForecaster, ScalePriorSettings
 from srm_agent.market_watch import MarketWatch
 from srm_agent.notifier import LogNotifier
 from srm_agent.ports import Broker, MarketFeed
@@ -103,7 +103,10 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
         for name, feed in feeds.items()
     }
     forecaster = ScalePriorForecaster(
-        PriorSettings(mean=float(settings.learning.slippage_mean), upper=float(settings.learning.slippage_upper))
+        ScalePriorSettings(
+            entry_mean_share=float(settings.learning.slippage_mean),
+            entry_upper_share=float(settings.learning.slippage_upper),
+        )
     )
     scorer = PosteriorScorer(ScoreSettings(half_life_weeks=float(settings.learning.half_life_weeks)))
     fan_out = FanOut(

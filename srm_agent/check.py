@@ -164,9 +164,8 @@ async def _check_broker(connection: ConnectionId, broker: Broker, findings: Find
         findings.wrong(f"connection {connection}: {error}")
         return
     rights = "may only read: it will never trade" if broker.capabilities.read_only else "may trade"
-    findings.good(
-        f"connection {connection}: equity {account.equity} {account.currency}, {len(positions)} open positions, {rights}"
-    )
+    worth = f"equity {account.equity} {account.currency}"
+    findings.good(f"connection {connection}: {worth}, {len(positions)} open positions, {rights}")
     naked = [position.symbol for position in positions if position.stop_loss is None]
     if naked:
         findings.note(f"connection {connection}: positions without a stop at the broker: {', '.join(naked)}")

@@ -31,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="SRM_CONFIG", help="configuration file (TOML)")]
 CredentialsOption = Annotated[

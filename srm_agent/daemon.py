@@ -16,7 +16,7 @@ from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.domain.ids import ConnectionId, Symbol
 from srm_agent.domain.signals import Signal
-from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorised, StoreError
+from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorised, OutcomeUnknown, StoreError
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
@@ -31,7 +31,8 @@ READY_PATIENCE_S = 10.0
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
-LEASE_S = 15.0
+LEASE_S = 6.0
+"""Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
 
 class Leases(Protocol):
@@ -184,7 +185,7 @@ class Daemon:
         deadline = self._parts.clock.monotonic() + READY_PATIENCE_S
         while self._waiting_for and self._parts.clock.monotonic() < deadline:
             for account in self._parts.accounts:
-                if account.desk.synced and account.equity() is not None:
+                if account.desk.synced and account.leased and account.equity() is not None:
                     self._waiting_for.discard(account.member.connection_id)
             await asyncio.sleep(0.05)
         self.ready.set()
@@ -204,7 +205,7 @@ class Daemon:
         while True:
             try:
                 return await self._parts.flow.on_signal(signal)
-            except StoreError as error:
+            except (StoreError, OutcomeUnknown) as error:
                 # Nothing of it was sent; decisions are keyed, so deciding again adds nothing (INV-1).
                 log.warning("signal waits for the database", signal_id=signal.signal_id, error=str(error))
                 await asyncio.sleep(pause)
@@ -223,7 +224,7 @@ class Daemon:
                 if now - saved >= SAVE_EVERY_S:
                     saved = now
                     await self._save()
-            except StoreError as error:
+            except (StoreError, OutcomeUnknown) as error:
                 log.warning("timer could not write", error=str(error))
 
     async def _save(self) -> None:
@@ -236,10 +237,10 @@ class Daemon:
             for account in self._parts.accounts:
                 try:
                     account.leased = await self._hold(account)
-                except StoreError as error:
+                except (StoreError, OutcomeUnknown) as error:
                     account.leased = False
                     log.warning("lease not renewed", connection=account.member.connection_id, error=str(error))
-            await asyncio.sleep(LEASE_S / 5)
+            await asyncio.sleep(LEASE_S / 4)
 
     async def _hold(self, account: Account) -> bool:
         leases, connection, owner = self._parts.leases, account.member.connection_id, self._parts.owner
@@ -262,7 +263,7 @@ class Daemon:
                 for account in self._parts.accounts:
                     await account.desk.writer.drained()
                 await self._save()
-        except (TimeoutError, StoreError) as error:
+        except (TimeoutError, StoreError, OutcomeUnknown) as error:
             log.warning("stopped before everything had ended; the next start asks about it", error=repr(error))
 
     async def _release(self) -> None:
@@ -274,7 +275,7 @@ class Daemon:
             if account.desk.fence:
                 try:
                     await parts.leases.release(account.member.connection_id, parts.owner, account.desk.fence)
-                except StoreError as error:
+                except (StoreError, OutcomeUnknown) as error:
                     log.info("lease runs out by itself", connection=account.member.connection_id, error=str(error))
         for market in parts.markets.values():
             await market.feed.close()

@@ -84,14 +84,6 @@ class FanOut:
         self._send_deadline_s = send_deadline_s
         self._cancelled: dict[SignalId, None] = {}
         self._touches: dict[tuple[SignalId, str], Decimal] = {}
-        self._duplicate_window_s = max(
-            (
-                float(in_force.policy.filter.duplicate_window_s)
-                for member in roster.members.values()
-                for in_force in member.policies.values()
-            ),
-            default=0.0,
-        )
         self._recent: dict[tuple[object, ...], tuple[float, SignalId]] = {}
         self._refused_providers: dict[ProviderKey, None] = {}
 
@@ -120,7 +112,7 @@ class FanOut:
         self, signal: OpenSignal, accounts: Mapping[ConnectionId, Account], *, tombstone: bool
     ) -> Iterator[Planned]:
         """A verdict per follower, in a fair rotating order; accepted ones are reserved before the next is decided."""
-        duplicate = self._is_duplicate(signal)
+        twin = self._age_of_twin(signal)
         score = self._scorer.score(signal.provider)
         shared: dict[str, _Common] = {}
         for member in self._roster.followers(signal.provider):
@@ -130,7 +122,7 @@ class FanOut:
             common = shared.get(member.venue)
             if common is None:
                 common = shared[member.venue] = self._common(signal, self._markets[member.venue])
-            decision = decide(self._inputs(signal, account, common, score, duplicate=duplicate, tombstone=tombstone))
+            decision = decide(self._inputs(signal, account, common, score, twin=twin, tombstone=tombstone))
             if decision.reason is ReasonCode.SCORE_TOO_LOW:
                 self._refused_providers[signal.provider] = None
             elif decision.accepted:
@@ -169,7 +161,7 @@ class FanOut:
         common: _Common,
         score: ProviderScore,
         *,
-        duplicate: bool,
+        twin: float | None,
         tombstone: bool,
     ) -> DecisionInputs:
         member, instrument = account.member, common.instrument
@@ -196,7 +188,7 @@ class FanOut:
             halted_by=self._halted_by(signal, account),
             drawdown=account.drawdown(),
             daily_loss_reached=account.verdict is not None and account.verdict.day_over,
-            duplicate=duplicate,
+            duplicate=twin is not None and twin <= policy.policy.filter.duplicate_window_s,
             closed_before_open=tombstone or signal.signal_id in self._cancelled,
             score_was_rejected=signal.provider in self._refused_providers,
             netting=account.desk.netting,
@@ -219,15 +211,15 @@ class FanOut:
             return ReasonCode.SYMBOL_HALTED
         return None
 
-    def _is_duplicate(self, signal: OpenSignal) -> bool:
-        """The same trade under a new id within the window (S3); the window is the policy's, the largest of all."""
+    def _age_of_twin(self, signal: OpenSignal) -> float | None:
+        """Seconds since the same trade came under another id (S3), None if it did not."""
         key = (signal.provider, signal.symbol, signal.side, signal.signal_price, signal.stop_loss, signal.take_profit)
         now = self._clock.monotonic()
         known = self._recent.get(key)
-        if known is not None and known[1] != signal.signal_id and now - known[0] <= self._duplicate_window_s:
-            return True
+        if known is not None and known[1] != signal.signal_id:
+            return now - known[0]
         _remember(self._recent, key, (now, signal.signal_id))
-        return False
+        return None
 
     def _order(self, signal: OpenSignal, decision: Decision, account: Account, common: _Common) -> Order:
         assert decision.lot is not None

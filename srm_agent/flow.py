@@ -25,7 +25,7 @@ from srm_agent.domain.market import Quote
 from srm_agent.domain.orders import OrderIntent, OrderPurpose
 from srm_agent.domain.signals import CancelSignal, CloseSignal, ModifySignal, OpenSignal, Signal
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg
-from srm_agent.errors import StoreError
+from srm_agent.errors import OutcomeUnknown, StoreError
 from srm_agent.execution.desk import Desk
 from srm_agent.execution.ledger import Change
 from srm_agent.execution.legs import closed_trade
@@ -138,7 +138,7 @@ class Flow:
                 [order.intent for _, order in orders],
                 [order.leg for _, order in orders],
             )
-        except StoreError as error:
+        except (StoreError, OutcomeUnknown) as error:
             log.error("decisions could not be committed, nothing is sent", count=len(batch), error=str(error))
             for account, order in orders:
                 account.desk.withdraw(order.intent, "STORE_UNAVAILABLE")

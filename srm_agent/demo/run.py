@@ -91,7 +91,8 @@ async def _play(
     clock: Clock,
     console: Console,
 ) -> Run:
-    configure(settings.agent.log_level, settings.agent.log_format, secrets_of(settings, credentials))
+    log_file = (Path(settings.agent.data_dir).parent / "srm.log").open("w", encoding="utf-8")
+    configure(settings.agent.log_level, settings.agent.log_format, secrets_of(settings, credentials), log_file)
     agent = await build(settings, credentials, clock, random.Random(options.seed))
     story = Story()
     agent.flow.observers.append(story)

@@ -143,7 +143,10 @@ class Desk:
 
     def withdraw(self, intent: OrderIntent, code: str) -> None:
         """An entry whose intent was not committed: it is never sent, and its reservation ends."""
-        self.take_report(OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=code))
+        refusal = OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=code)
+        for change in self.ledger.take_report(refusal, self._parts.clock.monotonic()):
+            self._parts.listener.on_change(self, change)
+        del self.ledger.tickets[intent.client_id]
 
     def close(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str) -> None:
         """Want a leg smaller or gone; attempts follow until it is."""
@@ -259,8 +262,10 @@ class Desk:
             async with asyncio.timeout(JOURNAL_PATIENCE_S):
                 await self._parts.journal.record([], [intent], [])
         except (SrmError, TimeoutError) as error:
+            # The writer goes on trying, ahead of everything that will be reported about this order.
             log.warning("exit not journalled in time", client_id=intent.client_id, error=str(error))
             self._spill(intent)
+            self.writer.put_job(lambda: self._parts.journal.record([], [intent], []))
         self.send(intent)
 
     def _spill(self, intent: OrderIntent) -> None:

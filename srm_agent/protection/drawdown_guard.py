@@ -54,7 +54,9 @@ class DrawdownGuard:
         """A complete, fresh equity. Raises the mark, starts a new day where one has begun, and judges."""
         mark = self._mark_at(equity, balance, market_now, wall_now)
         if equity > mark.high_water_mark:
-            mark = replace(mark, high_water_mark=stored(equity), updated_at=wall_now)
+            # Flows up to now are in this equity, so that they must not move the mark a second time.
+            seen = market_now if mark.last_flow_at is None else max(market_now, mark.last_flow_at)
+            mark = replace(mark, high_water_mark=stored(equity), last_flow_at=seen, updated_at=wall_now)
         self.mark = mark
         drawdown = self.drawdown(equity)
         assert drawdown is not None
@@ -67,6 +69,11 @@ class DrawdownGuard:
             day_over=limit is not None and loss >= limit,
         )
 
+    def restart(self, equity: Decimal, wall_now: datetime) -> None:
+        """A named operator takes trading up again after an emergency close: the mark starts anew at `equity`."""
+        if self.mark is not None:
+            self.mark = replace(self.mark, high_water_mark=stored(equity), day_base=stored(equity), updated_at=wall_now)
+
     def drawdown(self, equity: Decimal) -> Decimal | None:
         """(mark - equity) / mark, at least 0; None before the first mark."""
         if self.mark is None:
@@ -77,7 +84,7 @@ class DrawdownGuard:
     def on_flow(self, flow: CashFlow, wall_now: datetime) -> bool:
         """A deposit or withdrawal moves the mark and the day's base by its amount; other kinds are results.
 
-        A flow counts once, by id; flows from before the mark was first taken are already in it. True when it counted.
+        A flow counts once, by id; flows from before the mark was taken are already in it. True when it counted.
         """
         if self.mark is None or flow.flow_id in self._flows or flow.kind not in ("deposit", "withdrawal"):
             return False

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
-from srm_agent.errors import ConfigurationError, StoreError
+from srm_agent.errors import ConfigurationError, OutcomeUnknown, StoreError
 from srm_agent.ports import ProtectionStore
 
 log = structlog.get_logger()
@@ -43,6 +43,8 @@ class HaltBoard:
         known = self._halts.get(key)
         if known is not None and known.state is halt.state:
             return
+        if known is not None and known.state is ConnectionState.FLATTENING and halt.set_at != known.set_at:
+            return  # only the episode itself may end: a halt in between must not make a restart forget it
         self._halts[key] = halt
         self._unsaved[key] = halt
         try:
@@ -55,7 +57,7 @@ class HaltBoard:
         for key, halt in list(self._unsaved.items()):
             try:
                 await self._store.save_halt(halt)
-            except StoreError as error:
+            except (StoreError, OutcomeUnknown) as error:
                 log.warning("halt not yet in the database", key=halt.key, error=str(error))
                 return
             if self._unsaved.get(key) is halt:

@@ -1,0 +1,107 @@
+"""When an account must be closed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srm_agent.domain.accounts import CashFlow
+from srm_agent.domain.ids import ConnectionId
+from srm_agent.protection.drawdown_guard import DailyBase, DrawdownGuard, GuardLimits
+
+AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def a_guard(daily: str | None = None, zone: str = "UTC") -> DrawdownGuard:
+    limits = GuardLimits(
+        max_drawdown=Decimal("0.20"),
+        daily_loss=None if daily is None else Decimal(daily),
+        daily_base=DailyBase.LARGER,
+        zone=ZoneInfo(zone),
+    )
+    return DrawdownGuard(ConnectionId("c1"), limits, None)
+
+
+def observe(guard: DrawdownGuard, equity: str, at: datetime = AT) -> tuple[Decimal, bool, bool]:
+    verdict = guard.observe(Decimal(equity), Decimal(1000), at, at)
+    return verdict.drawdown, verdict.breached, verdict.day_over
+
+
+def a_flow(amount: str, number: int = 1, kind: str = "deposit", after: float = 1) -> CashFlow:
+    return CashFlow(
+        flow_id=f"f{number}", kind=kind, amount=Decimal(amount), currency="USDT", at=AT + timedelta(seconds=after)
+    )
+
+
+def test_floating_loss_alone_breaches() -> None:
+    """Drawdown needs no closed trade (F17), and 20 % of the mark is the limit itself."""
+    guard = a_guard()
+    observe(guard, "1000")
+    assert observe(guard, "800.01")[1] is False
+    assert observe(guard, "800") == (Decimal("0.2"), True, False)
+
+
+def test_the_mark_follows_equity_up_and_never_down() -> None:
+    """The high-water mark is the highest equity seen."""
+    guard = a_guard()
+    for equity in ("1000", "1200", "1100"):
+        observe(guard, equity)
+    assert guard.drawdown(Decimal(960)) == Decimal("0.2")
+
+
+def test_a_withdrawal_is_no_loss() -> None:
+    """Taking out 30 % triggers nothing (F19)."""
+    guard = a_guard()
+    observe(guard, "1000")
+    assert guard.on_flow(a_flow("-300", kind="withdrawal"), AT)
+    assert observe(guard, "700")[1] is False
+
+
+def test_a_deposit_does_not_hide_a_loss() -> None:
+    """A deposit of 50 % and then the loss of 20 % of the new mark triggers (F19)."""
+    guard = a_guard()
+    observe(guard, "1000")
+    guard.on_flow(a_flow("500"), AT)
+    assert observe(guard, "1201")[1] is False
+    assert observe(guard, "1200")[1] is True
+
+
+def test_a_flow_counts_once_and_funding_is_a_result() -> None:
+    """The same flow id twice moves the mark once; funding does not move it at all."""
+    guard = a_guard()
+    observe(guard, "1000")
+    assert [guard.on_flow(a_flow("100"), AT) for _ in range(3)] == [True, False, False]
+    assert guard.on_flow(a_flow("-50", 2, kind="funding", after=2), AT) is False
+    assert guard.mark is not None
+    assert guard.mark.high_water_mark == 1100
+
+
+def test_flows_from_before_the_mark_are_in_it_already() -> None:
+    """A deposit older than the first look does not count again."""
+    guard = a_guard()
+    observe(guard, "1000")
+    assert guard.on_flow(a_flow("500", after=-60), AT) is False
+
+
+def test_the_day_begins_in_the_configured_zone() -> None:
+    """The day's base is taken anew at midnight of the zone, not of UTC."""
+    guard = a_guard(daily="0.05", zone="Asia/Jakarta")  # UTC+7: midnight is 17:00 UTC
+    observe(guard, "1000", AT)
+    assert observe(guard, "940", AT + timedelta(hours=4, minutes=59))[2] is True
+    assert observe(guard, "940", AT + timedelta(hours=5))[2] is False
+
+
+@given(st.lists(st.decimals("1", "100000", places=2), min_size=1, max_size=50))
+def test_drawdown_is_within_zero_and_one_and_measured_from_the_peak(path: list[Decimal]) -> None:
+    """For any path of positive equity drawdown is (peak - equity) / peak."""
+    guard = a_guard()
+    peak = Decimal(0)
+    for equity in path:
+        verdict = guard.observe(equity, equity, AT, AT)
+        peak = max(peak, equity)
+        assert 0 <= verdict.drawdown < 1
+        assert abs(verdict.drawdown - (peak - equity) / peak) <= Decimal("1e-10")
