@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import click
-import typer
-
 from srm_agent.errors import ConfigurationError, SrmError, UsageError
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIGURATION = 1, 64, 78
+EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIGURATION, EXIT_INTERRUPTED = 1, 64, 78, 130
+TYPER_USAGE = 2
 
 
 def main() -> None:
@@ -22,22 +20,18 @@ def run(arguments: list[str] | None = None) -> int:
     from srm_agent.cli import app
 
     try:
-        outcome = app(arguments, standalone_mode=False)
+        app(arguments)
     except ConfigurationError as error:
         return _fail(EXIT_CONFIGURATION, str(error))
     except UsageError as error:
         return _fail(EXIT_USAGE, str(error))
     except SrmError as error:
         return _fail(EXIT_FAILURE, str(error))
-    except click.UsageError as error:
-        return _fail(EXIT_USAGE, error.format_message())
-    except click.ClickException as error:
-        return _fail(EXIT_FAILURE, error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        return _fail(130, "interrupted")
-    except typer.Exit as leave:
-        return leave.exit_code
-    return outcome if isinstance(outcome, int) else 0
+    except KeyboardInterrupt:
+        return _fail(EXIT_INTERRUPTED, "interrupted")
+    except SystemExit as leave:  # typer has said what was wrong with the words of the command; its code for that is 2
+        return EXIT_USAGE if leave.code == TYPER_USAGE else leave.code if isinstance(leave.code, int) else 0
+    return 0
 
 
 def _fail(code: int, message: str) -> int:

@@ -204,4 +204,4 @@ def _scope(connection: str | None, provider: str | None, symbol: str | None) -> 
     ]
     if len(named) > 1:
         raise UsageError("name one of --connection, --provider, --symbol, or none for everything")
-    return named[0] if named else (HaltScope.ALL, "")  # type: ignore[return-value]
+    return named[0] if named else (HaltScope.ALL, "")

@@ -1,4 +1,4 @@
-"""`make test`: every gate in order, each with a budget in minutes, and one limit for all (CONTRIBUTING.md has the table).
+"""`make test`: every gate in order, each with a budget in minutes, and one limit for all (see CONTRIBUTING.md).
 
 A gate over its own budget is reported; the run fails only when a gate fails or the total limit is passed, so that a
 slow machine is told apart from a slow test.

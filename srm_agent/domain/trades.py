@@ -65,6 +65,8 @@ class Leg:
     close_reason: CloseReason | None
     closing_as: CloseReason | None = None
     """Why the exit order under way was sent."""
+    stop_kept: bool = True
+    """The provider never asked for a wider stop after entry (we would not have granted it)."""
 
     @property
     def open_lot(self) -> Decimal:
@@ -82,6 +84,8 @@ class ClosedTrade:
 
     leg_id: LegId
     connection_id: ConnectionId
+    signal_id: SignalId
+    """Followers' copies of one signal are one trade of the provider, not many."""
     provider: ProviderKey
     symbol: Symbol
     side: Side
@@ -93,7 +97,7 @@ class ClosedTrade:
     planned_risk: Decimal
     reward_to_risk: Decimal | None
     stop_kept: bool
-    """The stop was never widened or removed after entry."""
+    """The provider never asked for a wider stop after entry."""
     stop_slippage: Decimal | None
     close_reason: CloseReason
     opened_at: datetime

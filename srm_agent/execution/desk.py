@@ -171,6 +171,14 @@ class Desk:
         self._spill(intent)
         self.writer.put_job(lambda: self._parts.journal.record([], [intent], []))
 
+    def note_stop_not_kept(self, leg: Leg) -> None:
+        """The provider asked for a wider stop: not granted, but it counts against its stop-loss compliance."""
+        current = self.ledger.legs.get(leg.leg_id)
+        if current is not None and current.stop_kept:
+            marked = replace(current, stop_kept=False)
+            self.ledger.set_leg(marked)
+            self._put_leg(marked)
+
     # ---- what we hear
 
     async def _listen(self) -> None:

@@ -112,6 +112,7 @@ def closed_trade(leg: Leg, contract_size: Decimal) -> ClosedTrade | None:
     return ClosedTrade(
         leg_id=leg.leg_id,
         connection_id=leg.connection_id,
+        signal_id=leg.signal_id,
         provider=leg.provider,
         symbol=leg.symbol,
         side=leg.side,
@@ -122,18 +123,9 @@ def closed_trade(leg: Leg, contract_size: Decimal) -> ClosedTrade | None:
         r_multiple=stored(net / risk) if risk else ZERO,
         planned_risk=leg.planned_risk,
         reward_to_risk=target,
-        stop_kept=_stop_kept(leg),
+        stop_kept=leg.stop_kept,
         stop_slippage=stored(int(leg.side) * (leg.stop_loss - exit_price)) if by_stop and leg.stop_loss else None,
         close_reason=leg.close_reason,
         opened_at=leg.opened_at,
         closed_at=leg.closed_at,
-    )
-
-
-def _stop_kept(leg: Leg) -> bool:
-    """The stop in force at the end is not farther from entry than the buffered plan allowed."""
-    if leg.stop_loss is None or leg.entry_price is None:
-        return False
-    return int(leg.side) * (leg.planned_stop - leg.stop_loss) <= abs(leg.entry_price - leg.planned_stop) * Decimal(
-        "0.2"
     )

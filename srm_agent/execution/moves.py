@@ -51,6 +51,13 @@ def moved_stop(leg: Leg, asked: Decimal, tick: Decimal) -> Decimal:
     return max(wanted, leg.stop_loss) if side > 0 else min(wanted, leg.stop_loss)
 
 
+def loosens(leg: Leg, asked: Decimal) -> bool:
+    """Whether the provider asks for a stop farther from entry than the one it stated, or than the one in force."""
+    side = int(leg.side)
+    nearest = leg.planned_stop if leg.stop_loss is None else max(side * leg.planned_stop, side * leg.stop_loss) * side
+    return side * asked < side * nearest
+
+
 class StopMover:
     """Applies the latest wish per leg as soon as the leg is open; a newer wish replaces an older one."""
 
@@ -63,6 +70,8 @@ class StopMover:
 
     def want(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
         """Ask for a stop and target; what is None keeps what was asked before."""
+        if stop_loss is not None and loosens(leg, stop_loss):
+            self._desk.note_stop_not_kept(leg)
         before = self._moves.get(leg.leg_id)
         self._moves[leg.leg_id] = Move(
             stop_loss=stop_loss if stop_loss is not None or before is None else before.stop_loss,

@@ -1,4 +1,4 @@
-"""Sends each order once, exits before entries (INV-10); every doubt becomes UNKNOWN (INV-5)."""
+"""Sends each order once; every doubt becomes UNKNOWN (INV-5), and no entry ever holds back an exit (INV-10)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from srm_agent.ports import Broker
 log = structlog.get_logger()
 
 PAUSE_BEFORE_REPEAT_S = 0.2
+ENTRIES_AT_ONCE, EXITS_AT_ONCE = 4, 16
+"""Requests in flight per account; the venue's own limits are kept by the adapter's budget, which reserves for exits."""
 
 
 class Sender:
@@ -45,42 +47,30 @@ class Sender:
         self._touch = touch
         self._on_report = on_report
         self._on_not_authorised = on_not_authorised
-        self._exits: deque[OrderIntent] = deque()
-        self._entries: deque[OrderIntent] = deque()
+        self._waiting: deque[OrderIntent] = deque()
         self._work = asyncio.Event()
-        self._exits_in_flight = 0
+        self._entry_slots = asyncio.Semaphore(ENTRIES_AT_ONCE)
+        self._exit_slots = asyncio.Semaphore(EXITS_AT_ONCE)
 
     def enqueue(self, intent: OrderIntent) -> None:
         """Queue an order whose intent is committed."""
-        (self._entries if intent.purpose is OrderPurpose.ENTRY else self._exits).append(intent)
+        self._waiting.append(intent)
         self._work.set()
 
     async def run(self) -> None:
-        """Send for ever: two workers, so that an entry waiting for its reply holds back no exit."""
+        """Send for ever. Entries and exits have slots of their own, so that no hung reply holds back an exit."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._run_exits(), name=f"exits {self._broker.connection_id}")
-            group.create_task(self._run_entries(), name=f"entries {self._broker.connection_id}")
+            while True:
+                while self._waiting:
+                    intent = self._waiting.popleft()
+                    group.create_task(self._in_its_slot(intent), name=f"send {intent.client_id}")
+                self._work.clear()
+                await self._work.wait()
 
-    async def _run_exits(self) -> None:
-        while True:
-            while self._exits:
-                self._exits_in_flight += 1
-                try:
-                    await self._send(self._exits.popleft())
-                finally:
-                    self._exits_in_flight -= 1
-                    self._work.set()  # entries may go on
-            await self._wait()
-
-    async def _run_entries(self) -> None:
-        while True:
-            while self._entries and not self._exits and not self._exits_in_flight:
-                await self._send(self._entries.popleft())
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._work.clear()
-        await self._work.wait()
+    async def _in_its_slot(self, intent: OrderIntent) -> None:
+        slots = self._entry_slots if intent.purpose is OrderPurpose.ENTRY else self._exit_slots
+        async with slots:
+            await self._send(intent)
 
     async def _send(self, intent: OrderIntent) -> None:
         while True:

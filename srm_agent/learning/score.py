@@ -15,7 +15,7 @@ from hashlib import sha256
 from math import erf, isfinite, sqrt
 
 from srm_agent.domain.forecasts import ProviderScore
-from srm_agent.domain.ids import ProviderKey
+from srm_agent.domain.ids import ProviderKey, SignalId
 from srm_agent.domain.policies import content
 from srm_agent.domain.trades import ClosedTrade
 from srm_agent.learning.prior import PriorFit, PriorSettings, Summary, empty_fit, fit_prior, within_variance
@@ -35,8 +35,8 @@ class ScoreSettings:
     refit_every: int = 20
     """Trades observed between two fits of the peers' prior."""
     sufficient_trades: float = 10.0
-    same_signal_s: float = 300.0
-    """Market seconds between the fills of followers that copied one signal."""
+    remembered_signals: int = 500
+    """Signals per provider whose late copies still join them."""
     prior: PriorSettings = field(default_factory=PriorSettings)
 
 
@@ -44,7 +44,6 @@ class ScoreSettings:
 class _Signal:
     """The copies of one signal: their number, mean R, and the market close since which that mean fades."""
 
-    opened: float
     closed: float
     copies: int
     mean: float
@@ -60,8 +59,7 @@ class _Statistics:
     weight_squares: float = 0.0
     total: float = 0.0
     squares: float = 0.0
-    signals: dict[str, _Signal] = field(default_factory=dict)
-    """The latest signal by symbol and side."""
+    signals: dict[SignalId, _Signal] = field(default_factory=dict)
 
     def decayed(self, factor: float) -> Summary:
         """The summary after a further decay by `factor`."""
@@ -148,10 +146,8 @@ class PosteriorScorer:
         if closed > statistics.at:
             _fade(statistics, self._decay(closed - statistics.at))
             statistics.at = closed
-        opened = _seconds(trade.opened_at)
-        key = f"{trade.symbol}|{trade.side.word}"
-        signal = statistics.signals.get(key)
-        if signal is not None and abs(opened - signal.opened) <= self._settings.same_signal_s:
+        signal = statistics.signals.get(trade.signal_id)
+        if signal is not None:
             mean = signal.mean + (value - signal.mean) / (signal.copies + 1)
             weight = self._decay(statistics.at - signal.closed)
             statistics.total += weight * (mean - signal.mean)
@@ -166,7 +162,9 @@ class PosteriorScorer:
         statistics.weight_squares += weight * weight
         statistics.total += weight * value
         statistics.squares += weight * value * value
-        statistics.signals[key] = _Signal(opened, closed, 1, value)
+        statistics.signals[trade.signal_id] = _Signal(closed, 1, value)
+        if len(statistics.signals) > self._settings.remembered_signals:
+            del statistics.signals[next(iter(statistics.signals))]
 
     def _refit(self) -> None:
         summaries = {

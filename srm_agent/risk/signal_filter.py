@@ -259,8 +259,8 @@ class _Gates:
 
     def _score(self) -> Refusal | None:
         rule = self._inputs.policy.policy.score
-        if rule.evidence is not Evidence.ASSUMED:
-            return None
+        if rule.evidence is not Evidence.ASSUMED or not self._inputs.score.sufficient:
+            return None  # nobody is refused on what his peers do
         threshold = rule.readmit_above if self._inputs.score_was_rejected else rule.reject_below
         probability = self._inputs.score.probability_positive
         if probability >= threshold:

@@ -21,6 +21,7 @@ INTENT_FIELDS = (
 LEG_FIELDS = (
     "leg_id", "connection_id", "signal_id", "decision_id", "symbol", "lot", "closed_lot", "entry_price", "exit_value",
     "fees", "realised_pnl", "planned_stop", "stop_loss", "take_profit", "planned_risk", "opened_at", "closed_at",
+    "stop_kept",
 )  # fmt: skip
 MEASURE_FIELDS = (
     "connection_id", "venue", "symbol", "lot", "filled_lot", "signal_price", "touch_received", "touch_decided",
@@ -28,8 +29,8 @@ MEASURE_FIELDS = (
     "implementation_shortfall", "fees", "latency_ms", "censored",
 )  # fmt: skip
 TRADE_FIELDS = (
-    "leg_id", "connection_id", "symbol", "lot", "entry_price", "exit_price", "net_pnl", "r_multiple", "planned_risk",
-    "reward_to_risk", "stop_kept", "stop_slippage", "opened_at", "closed_at",
+    "leg_id", "connection_id", "signal_id", "symbol", "lot", "entry_price", "exit_price", "net_pnl", "r_multiple",
+    "planned_risk", "reward_to_risk", "stop_kept", "stop_slippage", "opened_at", "closed_at",
 )  # fmt: skip
 SCORE_FIELDS = (
     "mean", "deviation", "platform_mean", "shown", "trades", "effective_trades", "prior_weight", "sufficient",

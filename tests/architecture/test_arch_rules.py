@@ -26,7 +26,7 @@ def _sources() -> list[Path]:
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
 def test_a_library_is_imported_in_one_package_only(library: str) -> None:
     """Each outside library has one home, so that it can be replaced in one place."""
-    pattern = re.compile(rf"^\s*(?:import|from)\s+{library}\b", re.MULTILINE)
+    pattern = re.compile(rf"^\s*(?:import|from)\s+{library}\b|import_module\(.{library}\b", re.MULTILINE)
     homes = {str(path.relative_to(ROOT)) for path in _sources() if pattern.search(path.read_text())}
     assert homes, f"{library} is not imported anywhere: take it out of the requirements"
     assert all(home.startswith(ONLY_IN[library]) for home in homes)

@@ -47,7 +47,7 @@ async def test_a_signal_becomes_a_protected_position_and_a_scored_trade(world: W
 
 
 async def test_75_deliveries_with_edits_and_restarts_give_one_order_set(world: World) -> None:
-    """The same webhook 75 times, a third edited, over three daemons of which one dies: one entry per account (INV-1)."""
+    """The same webhook 75 times, a third edited, over three daemons of which one dies: one entry each (INV-1)."""
     answers = set()
     for generation in range(3):
         async with world.agent(abrupt=generation == 1) as running:
@@ -140,7 +140,7 @@ async def test_drawdown_latches_closes_and_survives_a_restart(world: World) -> N
 
 
 async def test_a_withdrawal_is_no_drawdown(world: World) -> None:
-    """Taking out half the account halts nobody, because the cash flow is read before the drawdown is judged (INV-13)."""
+    """Taking out half the account halts nobody: the cash flow is read before the drawdown is judged (INV-13)."""
     async with world.agent() as running:
         account = running.agent.flow.accounts[C01]
         await running.until(lambda: account.drawdown() == 0)
@@ -170,7 +170,7 @@ async def test_a_part_close_and_a_moved_stop_reach_the_broker(world: World) -> N
         await running.send("m-half", action="close", signal_id="s-1", fraction="0.5")
         await running.until(lambda: before / 2 <= before - running.open_lots("c01") <= before / 2 + Decimal("0.001"))
         await running.send("m-tight", action="modify", signal_id="s-1", stop_loss="59800")
-        await running.until(lambda: world.venue.positions("c01")[0].stop_loss > Decimal(59700))
+        await running.until(lambda: (world.venue.positions("c01")[0].stop_loss or 0) > Decimal(59700))
         held = world.venue.positions("c01")[0].stop_loss
         await running.send("m-wide", action="modify", signal_id="s-1", stop_loss="58000")
         await asyncio.sleep(1)

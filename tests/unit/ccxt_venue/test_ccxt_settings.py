@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.ccxt_venue.admission import may_trade, refuse_withdrawal
 from adapters.ccxt_venue.client import VenueClient
-from adapters.ccxt_venue.permissions import may_trade, refuse_withdrawal
 from adapters.ccxt_venue.settings import CcxtCredentials, CcxtVenueSettings, Environment
 from srm_agent.domain.ids import ConnectionId
 from srm_agent.errors import ConfigurationError

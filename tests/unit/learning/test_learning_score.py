@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from srm_agent.domain.ids import ConnectionId, LegId, ProviderKey, ProviderKind, Symbol
+from srm_agent.domain.ids import ConnectionId, LegId, ProviderKey, ProviderKind, Symbol, signal_id
 from srm_agent.domain.trades import ClosedTrade, CloseReason
 from srm_agent.domain.units import Side
 from srm_agent.learning.prior import PriorSettings, Summary, empty_fit, fit_prior
@@ -31,6 +31,7 @@ def a_trade(provider: str, r: float, hours: float, *, connection: str = "c1", he
     return ClosedTrade(
         leg_id=LegId(f"{provider}-{hours}-{connection}"),
         connection_id=ConnectionId(connection),
+        signal_id=signal_id(a_provider(provider), str(hours)),
         provider=a_provider(provider),
         symbol=Symbol("EURUSD"),
         side=Side.BUY,
@@ -162,7 +163,7 @@ def test_copies_of_one_signal_are_one_trade() -> None:
 
 
 def test_the_next_signal_in_the_same_symbol_is_a_trade_of_its_own() -> None:
-    """Five minutes of market time after the first opening the provider has opened anew."""
+    """Another signal id is another trade, however soon it comes."""
     scorer = trained([a_trade("a", 1.0, 1.0), a_trade("a", 1.0, 1.2)])
     assert scorer.score(a_provider("a")).trades == 2
 

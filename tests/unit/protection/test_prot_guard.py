@@ -17,21 +17,24 @@ AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 def a_guard(daily: str | None = None, zone: str = "UTC") -> DrawdownGuard:
+    """Limits of 20 % drawdown and a daily loss, no mark yet."""
     limits = GuardLimits(
         max_drawdown=Decimal("0.20"),
         daily_loss=None if daily is None else Decimal(daily),
-        daily_base=DailyBase.LARGER,
+        daily_base=DailyBase.EQUITY,
         zone=ZoneInfo(zone),
     )
     return DrawdownGuard(ConnectionId("c1"), limits, None)
 
 
 def observe(guard: DrawdownGuard, equity: str, at: datetime = AT) -> tuple[Decimal, bool, bool]:
+    """Drawdown, breached, day over."""
     verdict = guard.observe(Decimal(equity), Decimal(1000), at, at)
     return verdict.drawdown, verdict.breached, verdict.day_over
 
 
 def a_flow(amount: str, number: int = 1, kind: str = "deposit", after: float = 1) -> CashFlow:
+    """Money that moved `after` seconds from the start."""
     return CashFlow(
         flow_id=f"f{number}", kind=kind, amount=Decimal(amount), currency="USDT", at=AT + timedelta(seconds=after)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 def test_a_minimal_file_is_enough(write: Callable[[str], Path]) -> None:
     """Everything but the emergency scope, a venue, a provider and a connection has a default."""
     settings = load(write(GOOD))
-    assert settings.protection.max_drawdown == pytest.approx(0.2)
+    assert settings.protection.max_drawdown == Decimal("0.20")
     assert str(settings.policies.fx.filter.max_entry_drift) == "5 pips"
     assert str(settings.policies.crypto.filter.max_entry_drift) == "5 bps"
 
@@ -95,14 +96,14 @@ def test_a_missing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_a_misspelt_variable_is_refused(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """An SRM_ variable that is no setting would be silently ignored; it is an error with the nearest name."""
     monkeypatch.setenv("SRM_PROTECTON__MAX_DRAWDOWN", "0.1")
-    with pytest.raises(ConfigurationError, match="SRM_PROTECTON__MAX_DRAWDOWN.*did you mean SRM_PROTECTION"):
+    with pytest.raises(ConfigurationError, match=r"SRM_PROTECTON__MAX_DRAWDOWN.*did you mean SRM_PROTECTION"):
         load(write(GOOD))
 
 
 def test_a_variable_overrides_the_file(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment wins over the file, and is checked like it."""
     monkeypatch.setenv("SRM_PROTECTION__MAX_DRAWDOWN", "0.1")
-    assert load(write(GOOD)).protection.max_drawdown == pytest.approx(0.1)
+    assert load(write(GOOD)).protection.max_drawdown == Decimal("0.1")
     monkeypatch.setenv("SRM_PROTECTION__MAX_DRAWDOWN", "10")
     with pytest.raises(ConfigurationError, match=r"max_drawdown.*was 10"):
         load(write(GOOD))

@@ -247,6 +247,7 @@ class Builders:
         value = ClosedTrade(
             leg_id=leg_id(whose, signal_id(self.alpha, signal)),
             connection_id=whose,
+            signal_id=signal_id(self.alpha, signal),
             provider=self.alpha,
             symbol=Symbol("EUR/USD"),
             side=Side.BUY,
