@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
 from adapters.ccxt_venue.client import VenueClient
 from adapters.ccxt_venue.parse import SymbolOf, is_protective, parse_fill, parse_order, parse_position, parse_wallet
@@ -13,6 +13,7 @@ from adapters.ccxt_venue.settings import CcxtVenueSettings
 from adapters.ccxt_venue.streams import Hooks, StreamSupervisor, Watch
 from srm_agent.clock import Clock
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
+from srm_agent.domain.ids import Symbol
 
 _HASHES = ("orders", "myTrades", "positions", "balances:unified")
 """ccxt's names of the four subscriptions."""
@@ -31,17 +32,17 @@ class AccountStream:
         name: str,
         client: VenueClient,
         resync: Callable[[], Awaitable[Resync]],
-        symbol_of: SymbolOf,
         settings: CcxtVenueSettings,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._client = client
         self._resync = resync
-        self._symbol_of = symbol_of
+        self._symbol_of: SymbolOf = lambda market_id: Symbol(client.symbol_of_id(market_id))
         self._settings = settings
         self._clock = clock
-        self._queue: asyncio.Queue[AccountEvent | BaseException] = asyncio.Queue()
+        self._queue: asyncio.Queue[AccountEvent | BaseException | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
         self._held: list[AccountEvent] = []
         self._synchronised = False
         self._positions: dict[str, Row] = {}
@@ -62,19 +63,26 @@ class AccountStream:
             rng=rng,
         )
 
-    async def events(self) -> AsyncIterator[AccountEvent]:
-        """Until closed. Raises only for defects of this program."""
-        task = asyncio.create_task(self._supervisor.run(), name=self._name)
-        task.add_done_callback(self._ended)
+    async def events(self) -> AsyncGenerator[AccountEvent, None]:
+        """Until `stop`. Raises only for defects of this program."""
+        self._task = asyncio.create_task(self._supervisor.run(), name=self._name)
+        self._task.add_done_callback(self._ended)
         try:
             while True:
                 event = await self._queue.get()
+                if event is None:
+                    return
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Close the sockets and end the reader's loop; idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _watches(self) -> list[Watch]:
         client = self._client
@@ -106,10 +114,7 @@ class AccountStream:
             self._queue.put_nowait(Heartbeat(at))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                self._queue.put_nowait(error)
+        self._queue.put_nowait(None if task.cancelled() else task.exception())
 
     def _put(self, event: AccountEvent) -> None:
         if self._synchronised:

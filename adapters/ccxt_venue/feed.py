@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -17,6 +17,7 @@ from adapters.ccxt_venue.parse import parse_bar, parse_book, parse_instrument, p
 from adapters.ccxt_venue.rows import BadRow, as_row, to_ms
 from adapters.ccxt_venue.settings import CcxtVenueSettings
 from adapters.ccxt_venue.streams import Hooks, StreamSupervisor, Watch
+from adapters.ccxt_venue.unified import parse_unified_instrument
 from srm_agent.clock import Clock
 from srm_agent.domain.events import FeedEvent, StreamDown
 from srm_agent.domain.ids import Symbol
@@ -43,7 +44,8 @@ class CcxtFeed:
         self._client: VenueClient | None = None
         self._instruments: dict[Symbol, Instrument] = {}
         self._market_now: datetime | None = None
-        self._listening = False
+        self._task: asyncio.Task[None] | None = None
+        self._refresher: asyncio.Task[None] | None = None
         self._budget = RequestBudget(rate=settings.requests_per_s, burst=settings.request_burst, reserve=0, clock=clock)
 
     @property
@@ -71,7 +73,8 @@ class CcxtFeed:
         self._client = client
 
     async def close(self) -> None:
-        """Release the sockets; idempotent."""
+        """Release the sockets and end the reader's loop; idempotent."""
+        await self._stop()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -85,7 +88,8 @@ class CcxtFeed:
         if market is None:
             raise UnknownInstrument(symbol)
         try:
-            parsed = parse_instrument(market, self._settings.asset_classes, self._settings.pip_sizes)
+            parse = parse_instrument if self.venue == "bybit" else parse_unified_instrument
+            parsed = parse(market, self._settings.asset_classes, self._settings.pip_sizes)
         except BadRow as error:
             log.warning("instrument not understood", symbol=symbol, reason=str(error))
             raise UnknownInstrument(symbol) from error
@@ -143,28 +147,45 @@ class CcxtFeed:
             return (await self.quote(Symbol(symbol))).at
         return self._market_now
 
-    async def events(self, symbols: Sequence[Symbol]) -> AsyncIterator[FeedEvent]:
+    async def events(self, symbols: Sequence[Symbol]) -> AsyncGenerator[FeedEvent, None]:
         """Quotes as they come, the latest per symbol if the reader is slow; StreamDown after each break.
 
         One reader at a time. Raises UnknownInstrument for a symbol that the venue has not.
         """
-        if self._listening:
+        if self._task is not None:
             raise RuntimeError("the feed has a reader already: fan quotes out behind it")
         for symbol in symbols:
             self._require(symbol)
-        self._listening = True
         mailbox = QuoteMailbox()
         supervisor = self._supervisor(tuple(symbols), mailbox)
-        task = asyncio.create_task(supervisor.run(), name=f"{self.venue}/feed")
-        task.add_done_callback(mailbox.ended)
+        self._task = asyncio.create_task(supervisor.run(), name=f"{self.venue}/feed")
+        self._task.add_done_callback(mailbox.ended)
+        self._refresher = asyncio.create_task(self._refresh_terms(), name=f"{self.venue}/terms")
         try:
-            while True:
-                for event in await mailbox.take():
+            while (events := await mailbox.take()) is not None:
+                for event in events:
                     yield event
         finally:
-            self._listening = False
+            await self._stop()
+
+    async def _stop(self) -> None:
+        tasks = [task for task in (self._task, self._refresher) if task is not None]
+        self._task = self._refresher = None
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refresh_terms(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.terms_refresh_s)
+            await self._budget.take(Priority.READ)
+            try:
+                await self.client.load_markets()
+            except CallFailed as failed:
+                # The terms in force are the best known; an order that breaks newer ones is refused by the venue.
+                log.warning("contract terms not refreshed", venue=self.venue, reason=str(failed))
+                continue
+            self._instruments.clear()
 
     def _supervisor(self, symbols: tuple[Symbol, ...], mailbox: QuoteMailbox) -> StreamSupervisor:
         quotes = _QuoteWatch(self.client, symbols, self._clock, mailbox, self._settings.quote_silence_s)
@@ -209,6 +230,7 @@ class QuoteMailbox:
         self._quotes: dict[Symbol, Quote] = {}
         self._downs: list[StreamDown] = []
         self._filled = asyncio.Event()
+        self._closed = False
         self._error: BaseException | None = None
 
     def put(self, event: FeedEvent) -> None:
@@ -223,17 +245,19 @@ class QuoteMailbox:
         self._filled.set()
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        """The writer is gone: if by a defect, the reader must hear of it."""
-        if not task.cancelled() and task.exception() is not None:
-            self._error = task.exception()
-            self._filled.set()
+        """The writer is gone: by a defect, of which the reader must hear, or because the feed was closed."""
+        self._closed = True
+        self._error = None if task.cancelled() else task.exception()
+        self._filled.set()
 
-    async def take(self) -> Sequence[FeedEvent]:
-        """All that is unread: breaks first, then one quote per symbol. Raises the writer's defect."""
+    async def take(self) -> Sequence[FeedEvent] | None:
+        """All that is unread: breaks first, then one quote per symbol; None at the end. Raises the writer's defect."""
         await self._filled.wait()
         self._filled.clear()
         if self._error is not None:
             raise self._error
+        if self._closed:
+            return None
         events: list[FeedEvent] = [*self._downs, *self._quotes.values()]
         self._downs.clear()
         self._quotes.clear()

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from srm_agent.domain.ids import ClientOrderId
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.orders import OrderIntent
 from srm_agent.domain.units import ZERO, Side, floor_to_step, limit_inside, plain
 
 MAX_CLIENT_ID = 36
 """Bybit's longest orderLinkId."""
+
+
+_VENUE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def order_names(client_id: ClientOrderId) -> tuple[str, ...]:
+    """The request fields under which the venue may know an order, likeliest first.
+
+    Orders of others without an own id go by the venue's order id (a UUID), which none of ours looks like.
+    """
+    return ("orderId", "orderLinkId") if _VENUE_ID.fullmatch(client_id) else ("orderLinkId",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def parse_instrument(
         lot_min=positive(lots, "minOrderQty"),
         lot_max=lot_max if not market_max else min(lot_max, market_max),
         lot_step=positive(lots, "qtyStep"),
-        contract_size=as_number(market.get("contractSize"), "contractSize"),
+        contract_size=positive(market, "contractSize"),
         min_notional=optional_number(lots, "minNotionalValue") or ZERO,
         max_leverage=optional_number(leverage, "maxLeverage") or ONE,
         tradable=market.get("active") is True and info.get("status") == "Trading",

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from adapters.ccxt_venue.budget import Priority, RequestBudget
 from adapters.ccxt_venue.client import VenueClient
 from adapters.ccxt_venue.failures import CallFailed
+from adapters.ccxt_venue.orders import order_names
 from adapters.ccxt_venue.outcomes import read_error
 from adapters.ccxt_venue.parse import (
     is_protective,
@@ -41,6 +42,34 @@ _AHEAD = timedelta(days=1)
 _MAX_PAGES = 200
 
 _Result = TypeVar("_Result")
+
+
+class AccountReads(Protocol):
+    """What a broker asks of its account, exact for a trading venue, unified for a read-only one."""
+
+    async def account(self) -> AccountSnapshot:
+        """Balance, equity, margin."""
+        ...
+
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """All open positions."""
+        ...
+
+    async def open_orders(self) -> Sequence[OrderReport]:
+        """Working orders."""
+        ...
+
+    async def lookup(self, client_id: ClientOrderId, symbol: Symbol, market_id: str) -> OrderReport:
+        """One order by our id."""
+        ...
+
+    async def fills(self, since: datetime, market_now: datetime) -> Sequence[Fill]:
+        """Executions since a market time, oldest first."""
+        ...
+
+    async def cash_flows(self, since: datetime, market_now: datetime) -> Sequence[CashFlow]:
+        """Money that moved without a trade, oldest first."""
+        ...
 
 
 class BybitReads:
@@ -91,17 +120,21 @@ class BybitReads:
 
     async def lookup(self, client_id: ClientOrderId, symbol: Symbol, market_id: str) -> OrderReport:
         """One order by our id: working, recently closed, history, executions; ABSENT when all four know nothing."""
-        query: dict[str, object] = {"category": "linear", "symbol": market_id, "orderLinkId": client_id}
-        for endpoint, extra in (
-            ("privateGetV5OrderRealtime", {"openOnly": 0}),
-            ("privateGetV5OrderRealtime", {"openOnly": 1}),
-            ("privateGetV5OrderHistory", {}),
-        ):
-            rows = await self._pages(endpoint, {**query, **extra})
-            rows = [row for row in rows if row.get("orderLinkId") == client_id]
-            if rows:
-                return await self._with_fills(rows[0], query)
-        return self._from_fills(client_id, symbol, await self._fills_of(query))
+        for name in order_names(client_id):
+            query: dict[str, object] = {"category": "linear", "symbol": market_id, name: client_id}
+            for endpoint, extra in (
+                ("privateGetV5OrderRealtime", {"openOnly": 0}),
+                ("privateGetV5OrderRealtime", {"openOnly": 1}),
+                ("privateGetV5OrderHistory", {}),
+            ):
+                rows = await self._pages(endpoint, {**query, **extra})
+                found = [row for row in rows if row.get(name) == client_id]
+                if found:
+                    return await self._with_fills(found[0], query)
+            fills = await self._fills_of(query)
+            if fills:
+                return self._from_fills(client_id, symbol, fills)
+        return OrderReport(client_id=client_id, outcome=Outcome.ABSENT, symbol=symbol, received=self._clock.monotonic())
 
     async def _with_fills(self, row: Row, query: Mapping[str, object]) -> OrderReport:
         report = _each([row], lambda found: parse_order(found, self.symbol_of, self._clock.monotonic()))[0]
@@ -109,9 +142,6 @@ class BybitReads:
 
     def _from_fills(self, client_id: ClientOrderId, symbol: Symbol, fills: Sequence[Fill]) -> OrderReport:
         # Executions of an order that no list knows: all our orders are immediate, so what filled is all there is.
-        received = self._clock.monotonic()
-        if not fills:
-            return OrderReport(client_id=client_id, outcome=Outcome.ABSENT, symbol=symbol, received=received)
         lot = sum((fill.lot for fill in fills), ZERO)
         return OrderReport(
             client_id=client_id,
@@ -121,12 +151,13 @@ class BybitReads:
             filled_lot=lot,
             average_price=sum((fill.lot * fill.price for fill in fills), ZERO) / lot,
             fills=tuple(fills),
-            received=received,
+            received=self._clock.monotonic(),
         )
 
     async def _fills_of(self, query: Mapping[str, object]) -> list[Fill]:
         rows = await self._pages("privateGetV5ExecutionList", query, limit=100)
-        return self._parse_fills(row for row in rows if row.get("orderLinkId") == query["orderLinkId"])
+        wanted = {name: query[name] for name in ("orderId", "orderLinkId") if name in query}
+        return self._parse_fills(row for row in rows if all(row.get(name) == value for name, value in wanted.items()))
 
     async def fills(self, since: datetime, market_now: datetime) -> Sequence[Fill]:
         """Every execution since that market time, oldest first, liquidations included."""

@@ -53,6 +53,8 @@ class CcxtVenueSettings:
     request_burst: int = 20
     reserved_for_exits: int = 5
     """The last tokens of the burst, which only exits may take (INV-9, INV-10)."""
+    terms_refresh_s: float = 3600.0
+    """How often contract terms are read again while quotes are listened to (B29)."""
     resync_lookback_s: float = 3600.0
     """How far back in market time the first Resync reads fills and cash flows; later ones start at the last."""
 
@@ -67,7 +69,7 @@ class CcxtVenueSettings:
                 f"was environment {self.environment!r}, base_url {self.base_url!r}, ws_url {self.ws_url!r}"
             )
         for name in ("request_timeout_s", "receive_window_s", "keep_alive_s", "stale_s", "quote_silence_s",
-                     "backoff_first_s", "backoff_cap_s", "requests_per_s"):  # fmt: skip
+                     "backoff_first_s", "backoff_cap_s", "requests_per_s", "terms_refresh_s"):  # fmt: skip
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigurationError(f"{name} must be a positive number of seconds (or per second), was {value!r}")

@@ -168,7 +168,7 @@ class StreamSupervisor:
 
 
 async def _until(reached: Callable[[], bool]) -> None:
-    while not reached():  # noqa: ASYNC110 - ccxt has no event for this
+    while not reached():
         await asyncio.sleep(0.005)
 
 

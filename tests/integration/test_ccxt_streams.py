@@ -13,9 +13,12 @@ from decimal import Decimal
 import pytest
 
 from adapters.ccxt_venue.broker import CcxtBroker
+from adapters.ccxt_venue.budget import RequestBudget
+from adapters.ccxt_venue.client import VenueClient
 from adapters.ccxt_venue.feed import CcxtFeed
 from adapters.ccxt_venue.settings import CcxtCredentials, CcxtVenueSettings
 from adapters.ccxt_venue.streams import backoff
+from adapters.ccxt_venue.unified import UnifiedReads
 from simulator.bybit_server import BybitServer
 from simulator.faults import Faults
 from simulator.latency import LatencyModel
@@ -25,9 +28,9 @@ from srm_agent.clock import SystemClock
 from srm_agent.domain.events import AccountEvent, FeedEvent, Heartbeat, Resync, StreamDown
 from srm_agent.domain.ids import ClientOrderId, ConnectionId, Symbol
 from srm_agent.domain.market import Quote
-from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderPurpose, OrderReport
+from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderPurpose, OrderReport, Outcome
 from srm_agent.domain.units import Side
-from srm_agent.errors import ConfigurationError, NotAuthorised
+from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorised
 
 BTC, ETH = Symbol("BTC/USDT:USDT"), Symbol("ETH/USDT:USDT")
 START_MS = 1_767_610_800_000
@@ -203,7 +206,8 @@ async def listening(world: World) -> AsyncIterator[World]:
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
-            assert isinstance(result, asyncio.CancelledError)
+            # None: the stream was closed and ended the loop.
+            assert result is None or isinstance(result, asyncio.CancelledError)
 
 
 @pytest.fixture
@@ -246,7 +250,7 @@ async def test_latest_quote_of_every_symbol_is_told(world: World) -> None:
 
 async def test_slow_reader_gets_the_newest_quote_only() -> None:
     """The quote queue is bounded: a reader that slept sees the latest, not the backlog."""
-    async with a_world() as world, aclosing(world.feed.events([BTC])) as events:  # type: ignore[type-var]
+    async with a_world() as world, aclosing(world.feed.events([BTC])) as events:
         assert isinstance(await anext(events), Quote)
         for index in range(200):
             world.move(str(60000 + index))
@@ -457,3 +461,71 @@ async def test_wrong_secret_is_not_authorised() -> None:
         broker = CcxtBroker(world.settings, credentials, ConnectionId("c01"), world.feed, world.clock, random.Random(3))
         with pytest.raises(NotAuthorised):
             await broker.open()
+
+
+async def test_order_of_somebody_else_can_be_found_and_cancelled() -> None:
+    """A working order without our id is named by the venue's, and withdrawn by that name (a flat account has none)."""
+    async with a_world() as world:
+        ticket = OrderTicket(
+            symbol_id="BTCUSDT",
+            side=Side.BUY,
+            lots=Decimal("0.001"),
+            price=Decimal(50000),
+            time_in_force=TimeInForce.GTC,
+            link_id="",
+            reduce_only=False,
+            stop_loss=None,
+            take_profit=None,
+        )
+        order = world.venue.place("c01", ticket)
+        (working,) = await world.broker.open_orders()
+        assert (working.client_id, working.symbol) == (order.order_id, BTC)
+        gone = await world.broker.cancel(working.client_id, BTC)
+        assert (gone.outcome, gone.code) == (Outcome.REJECTED, "CANCELLED")
+        assert await world.broker.open_orders() == []
+
+
+async def test_close_ends_the_readers(world: World) -> None:
+    """Closing account and feed ends their event loops and opens no socket again."""
+    await world.broker.close()
+    await world.feed.close()
+    with pytest.raises(BrokerUnreachable):
+        await world.broker.positions()
+    await asyncio.sleep(0.1)
+    assert [task.get_name() for task in asyncio.all_tasks() if "bybit" in task.get_name()] == []
+
+
+async def test_contract_terms_are_read_again() -> None:
+    """A symbol that the venue suspends stops being tradable here, without a restart."""
+    async with a_world(terms_refresh_s=0.05) as built, listening(built) as world:
+        assert (await world.feed.instrument(BTC)).tradable
+        world.venue.suspend("BTCUSDT", True)
+        async with asyncio.timeout(3):
+            while (await world.feed.instrument(BTC)).tradable:
+                await asyncio.sleep(0.02)
+
+
+async def test_any_other_class_may_only_be_read() -> None:
+    """The unified reads give account, positions, orders and fills of a venue that may not be traded on."""
+    async with a_world() as world:
+        await world.buy("srm1a", "0.5")
+        client = VenueClient(world.settings, CcxtCredentials(api_key="key-1", secret="secret-1"))
+        client.share_markets(world.feed.client)
+        budget = RequestBudget(rate=1000.0, burst=100, reserve=0, clock=world.clock)
+        reads = UnifiedReads(client, budget, world.clock, "USDT")
+        try:
+            account = await reads.account()
+            (position,) = await reads.positions()
+            (fill,) = await reads.fills(datetime(2026, 1, 5, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+            assert await reads.open_orders() == []
+            with pytest.raises(NotAuthorised):
+                await reads.lookup(ClientOrderId("srm1a"), BTC, "BTCUSDT")
+            world.faults.add("v5/position/list", "http502_before")
+            with pytest.raises(BrokerUnreachable):
+                await reads.positions()
+        finally:
+            await client.close()
+        assert (account.currency, account.equity) == ("USDT", None)
+        exact = (await world.broker.positions())[0]
+        assert (position.side, position.lot, position.entry_price) == (Side.BUY, exact.lot, exact.entry_price)
+        assert (fill.lot, fill.price) == (Decimal("0.5"), Decimal("60000.5"))
