@@ -181,6 +181,7 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
             signals=store.signals,
             history=store.history,
             scorer=scorer,
+            forecaster=forecaster,
             leases=store.leases,
             owner=f"{settings.agent.name}:{os.getpid()}:{rng.getrandbits(32):08x}",
             close_store=store.close,

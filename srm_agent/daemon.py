@@ -20,7 +20,7 @@ from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorise
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
-from srm_agent.ports import History, Scorer, SignalLog
+from srm_agent.ports import Forecaster, History, Scorer, SignalLog
 from srm_agent.protection.halts import HaltBoard
 
 log = structlog.get_logger()
@@ -31,6 +31,7 @@ READY_PATIENCE_S = 10.0
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
+REMEMBERED_MEASURES = 500
 LEASE_S = 6.0
 """Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
@@ -66,6 +67,7 @@ class DaemonParts:
     signals: SignalLog
     history: History
     scorer: Scorer
+    forecaster: Forecaster
     leases: Leases
     owner: str
     close_store: Callable[[], Awaitable[None]]
@@ -106,6 +108,8 @@ class Daemon:
         await parts.halts.load()
         for trade in await parts.history.closed_trades():
             parts.scorer.observe(trade)
+        for measure in await parts.history.recent_measures(REMEMBERED_MEASURES):
+            parts.forecaster.observe(measure)
         for account in parts.accounts:
             await account.desk.recover()
             parts.flow.accounts[account.member.connection_id] = account

@@ -96,3 +96,7 @@ class ExecutionMeasure:
     """received -> filled."""
     censored: str
     """Empty, or why there is no fill (`MISSED_PRICE`)."""
+    sent_ms: Decimal | None = None
+    """received -> sent."""
+    acknowledged_ms: Decimal | None = None
+    """received -> the broker's first word about it."""

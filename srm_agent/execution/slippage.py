@@ -38,7 +38,6 @@ def measured(ticket: Ticket, arrival: Arrival, instrument: Instrument) -> Execut
     slippage = None if fill is None else stored(side * (fill - touch_sent))
     pips = None if slippage is None else instrument.pips(slippage)
     money = None if slippage is None else stored(slippage * lot * instrument.contract_size)
-    latency = None if ticket.filled is None else ticket.filled - arrival.received
     return ExecutionMeasure(
         connection_id=intent.connection_id,
         venue=arrival.venue,
@@ -61,6 +60,13 @@ def measured(ticket: Ticket, arrival: Arrival, instrument: Instrument) -> Execut
         if money is None
         else stored(money + delay * lot * instrument.contract_size + ticket.fees),
         fees=stored(ticket.fees),
-        latency_ms=None if latency is None else stored(Decimal(repr(round(latency * 1000, 6)))),
+        latency_ms=_after_ms(ticket.filled, arrival.received),
+        sent_ms=_after_ms(ticket.sent, arrival.received),
+        acknowledged_ms=_after_ms(ticket.acknowledged, arrival.received),
         censored="" if fill is not None else ticket.code or ReasonCode.MISSED_PRICE.value,
     )
+
+
+def _after_ms(moment: float | None, received: float) -> Decimal | None:
+    """Milliseconds between two monotonic seconds."""
+    return None if moment is None else stored(Decimal(repr(round((moment - received) * 1000, 6))))

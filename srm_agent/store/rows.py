@@ -26,7 +26,8 @@ LEG_FIELDS = (
 MEASURE_FIELDS = (
     "connection_id", "venue", "symbol", "lot", "filled_lot", "signal_price", "touch_received", "touch_decided",
     "touch_sent", "fill_price", "slippage", "slippage_pips", "slippage_bps", "slippage_money", "delay_cost",
-    "implementation_shortfall", "fees", "latency_ms", "censored",
+    "implementation_shortfall", "fees", "latency_ms", "censored", "sent_ms",
+    "acknowledged_ms",
 )  # fmt: skip
 TRADE_FIELDS = (
     "leg_id", "connection_id", "signal_id", "symbol", "lot", "entry_price", "exit_price", "net_pnl", "r_multiple",

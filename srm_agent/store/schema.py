@@ -221,6 +221,8 @@ class Tables(PlatformTables):
             Column("implementation_shortfall", MeasuredDecimal()),
             Column("fees", MeasuredDecimal(), nullable=False),
             Column("latency_ms", MeasuredDecimal()),
+            Column("sent_ms", MeasuredDecimal()),
+            Column("acknowledged_ms", MeasuredDecimal()),
             Column("censored", String(64), nullable=False),
             Column("recorded_at", UtcDateTime(), nullable=False),
         )
