@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from srm_agent.settings import Credentials, Settings, load
 from srm_agent.settings.credentials import credentials_directory
 
 CLOCK_TOLERANCE_S = 1.0
+AT_ONCE = 8
+"""Accounts asked at the same time."""
 
 
 class Findings:
@@ -64,8 +67,7 @@ async def run_checks(config: Path, option: Path | None, clock: Clock, console: C
     try:
         for name, feed in feeds.items():
             await _check_venue(settings, name, feed, clock, findings)
-        for connection, broker in brokers.items():
-            await _check_broker(connection, broker, findings)
+        await _check_brokers(brokers, findings)
     finally:
         for broker in brokers.values():
             await broker.close()
@@ -155,17 +157,36 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
     return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
 
 
-async def _check_broker(connection: ConnectionId, broker: Broker, findings: Findings) -> None:
+async def _check_brokers(brokers: Mapping[ConnectionId, Broker], findings: Findings) -> None:
+    """A few at a time, said in the order of the configuration as soon as each is known."""
+    slots = asyncio.Semaphore(AT_ONCE)
+    asked = [asyncio.create_task(_asked(connection, broker, slots)) for connection, broker in brokers.items()]
     try:
-        await broker.open()
-        account = await broker.account()
-        positions = await broker.positions()
-    except SrmError as error:
-        findings.wrong(f"connection {connection}: {error}")
-        return
+        for answer in asked:
+            (await answer)(findings)
+    finally:
+        for answer in asked:
+            answer.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _asked(connection: ConnectionId, broker: Broker, slots: asyncio.Semaphore) -> Callable[[Findings], None]:
+    """Ask one account; what to say about it."""
+    async with slots:
+        try:
+            await broker.open()
+            account = await broker.account()
+            positions = await broker.positions()
+        except SrmError as error:
+            reason = str(error)
+            return lambda findings: findings.wrong(f"connection {connection}: {reason}")
     rights = "may only read: it will never trade" if broker.capabilities.read_only else "may trade"
     worth = f"equity {account.equity} {account.currency}"
-    findings.good(f"connection {connection}: {worth}, {len(positions)} open positions, {rights}")
     naked = [position.symbol for position in positions if position.stop_loss is None]
-    if naked:
-        findings.note(f"connection {connection}: positions without a stop at the broker: {', '.join(naked)}")
+
+    def say(findings: Findings) -> None:
+        findings.good(f"connection {connection}: {worth}, {len(positions)} open positions, {rights}")
+        if naked:
+            findings.note(f"connection {connection}: positions without a stop at the broker: {', '.join(naked)}")
+
+    return say
