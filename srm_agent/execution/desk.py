@@ -293,7 +293,8 @@ class Desk:
 
     def count(self, fill: Fill) -> None:
         """An execution, from whichever side it was heard."""
-        self._apply(self.ledger.take_fill(fill))
+        for change in self.ledger.take_fill(fill):
+            self._apply(change)
 
     def _put_leg(self, leg: Leg, fill: Fill | None = None) -> None:
         fills = [fill] if fill else []

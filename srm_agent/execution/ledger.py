@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from srm_agent.domain.ids import ClientOrderId, FillId, LegId, SignalId, Symbol
-from srm_agent.domain.orders import Fill, FillKind, OrderIntent, OrderPurpose, OrderReport
+from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderReport
 from srm_agent.domain.trades import CloseReason, Leg, LegState
 from srm_agent.execution import legs as leg_rules
 from srm_agent.execution.tickets import Finality, Ticket, absorb_fill, absorb_report
 
 KEPT_ENDED = 500
+KEPT_FILLS = timedelta(days=7)
+"""Market time for which a repeat of a counted fill is recognised by its id (older ones by the leg's opening)."""
+KEPT_EARLY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +48,13 @@ class Ledger:
         self._contract_size = contract_size
         self.tickets: dict[ClientOrderId, Ticket] = {}
         self.legs: dict[LegId, Leg] = {}
-        self._ended: dict[LegId, Leg] = {}
-        self._counted: dict[FillId, None] = {}
+        self.ended: dict[LegId, Leg] = {}
+        """The last legs that ended: a late fill may bring one back."""
+        self._counted: dict[FillId, datetime | None] = {}
+        """Fills already counted, with their market time (None: counted by an earlier process)."""
+        self._early: dict[FillId, Fill] = {}
+        """Closes of a leg whose entry has not been heard of yet."""
+        self._newest: datetime | None = None
 
     # ---- what we do
 
@@ -78,37 +87,24 @@ class Ledger:
 
     # ---- what we hear
 
-    def take_fill(self, fill: Fill) -> Change:
-        """Count an execution once, wherever it was heard (B7)."""
-        before = self.tickets.get(fill.client_id) if fill.client_id else None
-        ticket = absorb_fill(before, fill) if before is not None else None
-        if ticket is not None:
-            self.tickets[ticket.intent.client_id] = ticket
-        if fill.fill_id in self._counted:
-            return Change(ticket=ticket) if ticket is not before else Change()
-        self._counted[fill.fill_id] = None
-        leg = self._leg_of(fill, ticket)
-        if leg is None:
-            return Change(ticket=ticket, fill=fill if ticket is not None else None)
-        entry = ticket is not None and ticket.intent.purpose is OrderPurpose.ENTRY
-        grown = leg_rules.opened(leg, fill) if entry else leg_rules.reduced(leg, fill, self._contract_size(leg.symbol))
-        self._place(grown)
-        return Change(
-            ticket=ticket,
-            leg=grown,
-            fill=fill,
-            settled=ticket is not None and before is not None and ticket.state.settled and not before.state.settled,
-            opened=entry and leg.state is not LegState.OPEN,
-            ended=grown.state is LegState.CLOSED,
-            late=before is not None and before.state.settled,
-        )
+    def take_fill(self, fill: Fill) -> tuple[Change, ...]:
+        """Count an execution once, wherever it was heard (B7).
+
+        A close that is heard before the entry it closes waits for it: more than one change when the entry comes.
+        """
+        changes = self._count(fill)
+        if any(change.opened for change in changes):
+            for early in [early for early in self._early.values() if early.symbol == fill.symbol]:
+                del self._early[early.fill_id]
+                changes += self._count(early)
+        return changes
 
     def take_report(self, report: OrderReport, now: float) -> tuple[Change, ...]:
         """What the broker says about an order of ours; fills in it are counted first. Strangers' orders are ignored."""
         before = self.tickets.get(report.client_id)
         if before is None:
             return ()
-        changes = [change for fill in report.fills if (change := self.take_fill(fill)).anything]
+        changes = [change for fill in report.fills for change in self.take_fill(fill)]
         known = self.tickets[report.client_id]
         after = absorb_report(known, report, finality=self._finality(), now=now)
         if after != known:
@@ -141,13 +137,29 @@ class Ledger:
         ]
 
     def forget_settled(self, older_than: float) -> None:
-        """Drop ended orders whose last send was before that monotonic second, and the oldest ended legs."""
+        """Drop ended orders whose last send was before that monotonic second, the oldest ended legs and old fills."""
         for client_id in [
             key for key, ticket in self.tickets.items() if ticket.state.settled and ticket.intent.deadline < older_than
         ]:
             del self.tickets[client_id]
-        for leg_id in list(self._ended)[: max(0, len(self._ended) - KEPT_ENDED)]:
-            del self._ended[leg_id]
+        for leg_id in list(self.ended)[: max(0, len(self.ended) - KEPT_ENDED)]:
+            del self.ended[leg_id]
+        for fill_id in list(self._early)[: max(0, len(self._early) - KEPT_EARLY)]:
+            del self._early[fill_id]
+        self._forget_fills()
+
+    def _forget_fills(self) -> None:
+        if self._newest is None:
+            return
+        # What an open leg makes us read again must be known as a repeat (the auditor asks from its opening on).
+        opened = [leg.opened_at - timedelta(hours=1) for leg in self.legs.values() if leg.opened_at is not None]
+        horizon = min([self._newest - KEPT_FILLS, *opened])
+        kept = {fill_id: at or self._newest for fill_id, at in self._counted.items()}
+        self._counted = {fill_id: at for fill_id, at in kept.items() if at >= horizon}
+
+    def remembered_fills(self) -> int:
+        """How many fill ids are kept."""
+        return len(self._counted)
 
     def lose(self, leg_id: LegId) -> Leg | None:
         """The broker no longer has this leg and nobody can say how it ended: closed as FOREIGN, without a result."""
@@ -160,16 +172,60 @@ class Ledger:
 
     # ---- details
 
+    def _count(self, fill: Fill) -> tuple[Change, ...]:
+        before = self.tickets.get(fill.client_id) if fill.client_id else None
+        ticket = absorb_fill(before, fill) if before is not None else None
+        if ticket is not None:
+            self.tickets[ticket.intent.client_id] = ticket
+        settled = ticket is not None and before is not None and ticket.state.settled and not before.state.settled
+        grown_ticket = () if ticket is before else (Change(ticket=ticket, settled=settled),)
+        if fill.fill_id in self._counted:
+            return grown_ticket
+        leg = self._leg_of(fill, ticket)
+        if leg is None:
+            if ticket is None:
+                return ()  # not ours, or not yet known to be: it is judged anew when it is told again
+            self._remember(fill)
+            return (Change(ticket=ticket, fill=fill, settled=settled),)
+        entry = ticket is not None and ticket.intent.purpose is OrderPurpose.ENTRY
+        if not entry and leg.entry_price is None:
+            self._early[fill.fill_id] = fill
+            return grown_ticket
+        self._remember(fill)
+        if ticket is not None and entry:
+            grown = leg_rules.opened(leg, fill, ticket.intent.lot)
+        else:
+            grown = leg_rules.reduced(leg, fill, self._contract_size(leg.symbol))
+        self._place(grown)
+        return (
+            Change(
+                ticket=ticket,
+                leg=grown,
+                fill=fill,
+                settled=settled,
+                opened=entry and leg.state is not LegState.OPEN,
+                ended=grown.state is LegState.CLOSED and leg.state is not LegState.CLOSED,
+                late=before is not None and before.state.settled,
+            ),
+        )
+
+    def _remember(self, fill: Fill) -> None:
+        self._counted[fill.fill_id] = fill.at
+        self._newest = fill.at if self._newest is None else max(self._newest, fill.at)
+
     def _leg_of(self, fill: Fill, ticket: Ticket | None) -> Leg | None:
+        """Whose fill it is: its order's leg; else, on a netting venue, whatever closes our volume closes our leg.
+
+        History from before the leg was opened concerns other legs, whoever sent those orders.
+        """
         if ticket is not None and ticket.intent.leg_id is not None:
             leg_id = ticket.intent.leg_id
-            return self.legs.get(leg_id) or self._ended.get(leg_id)
+            return self.legs.get(leg_id) or self.ended.get(leg_id)
         candidate = self.open_leg(fill.symbol)
-        if candidate is None or candidate.state is not LegState.OPEN or fill.side is candidate.side:
+        if candidate is None or fill.side is candidate.side:
             return None
-        if ticket is None and fill.kind is FillKind.ORDER and fill.client_id is None:
-            return candidate  # somebody closed our share by hand: on a netting venue that shrinks the leg
-        return candidate
+        older = candidate.opened_at is not None and fill.at < candidate.opened_at
+        return None if older else candidate
 
     def _entry_ended(self, ticket: Ticket) -> Leg | None:
         leg_id = ticket.intent.leg_id
@@ -182,7 +238,7 @@ class Ledger:
     def _place(self, leg: Leg) -> None:
         if leg.state in (LegState.CLOSED, LegState.NEVER_OPENED):
             self.legs.pop(leg.leg_id, None)
-            self._ended[leg.leg_id] = leg
+            self.ended[leg.leg_id] = leg
         else:
-            self._ended.pop(leg.leg_id, None)
+            self.ended.pop(leg.leg_id, None)
             self.legs[leg.leg_id] = leg

@@ -50,17 +50,21 @@ def planned_leg(decision: Decision) -> Leg:
     )
 
 
-def opened(leg: Leg, fill: Fill) -> Leg:
-    """A fill of the entry order. The first one replaces the intended volume by the filled one."""
-    before = leg.lot if leg.state is LegState.OPEN or leg.entry_price is not None else ZERO
+def opened(leg: Leg, fill: Fill, intended: Decimal) -> Leg:
+    """A fill of the entry order, which asked for `intended` lots.
+
+    The first one replaces the intended volume by the filled one; the planned risk follows the volume.
+    """
+    filled = ZERO if leg.entry_price is None else leg.lot
     price = leg.entry_price or ZERO
-    lot = before + fill.lot
+    lot = filled + fill.lot
     return replace(
         leg,
         state=LegState.OPEN,
         lot=lot,
-        entry_price=stored((price * before + fill.price * fill.lot) / lot),
+        entry_price=stored((price * filled + fill.price * fill.lot) / lot),
         fees=leg.fees + stored(fill.fee),
+        planned_risk=stored(leg.planned_risk * lot / (filled or intended)),
         opened_at=leg.opened_at or fill.at,
         closed_at=None,
         close_reason=None,
