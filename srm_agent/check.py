@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.console import Console
+from rich.markup import escape
 
 from srm_agent.bootstrap import make_brokers, open_store, symbols_of, webhook_keys
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import ConnectionId
-from srm_agent.errors import SrmError, UnknownInstrument
+from srm_agent.errors import BrokerUnreachable, SrmError, UnknownInstrument
 from srm_agent.ports import Broker, MarketFeed
 from srm_agent.settings import Credentials, Settings, load
 from srm_agent.settings.credentials import credentials_directory
@@ -36,16 +37,16 @@ class Findings:
 
     def good(self, what: str) -> None:
         """A part that is well."""
-        self._console.print(f"[green]ok[/]      {what}", highlight=False)
+        self._console.print(f"[green]ok[/]      {escape(what)}", highlight=False, soft_wrap=True)
 
     def note(self, what: str) -> None:
         """Worth knowing, not wrong."""
-        self._console.print(f"[yellow]note[/]    {what}", highlight=False)
+        self._console.print(f"[yellow]note[/]    {escape(what)}", highlight=False, soft_wrap=True)
 
     def wrong(self, what: str) -> None:
         """A part that must be mended."""
         self.bad += 1
-        self._console.print(f"[red]wrong[/]   {what}", highlight=False)
+        self._console.print(f"[red]wrong[/]   {escape(what)}", highlight=False, soft_wrap=True)
 
 
 async def run_checks(config: Path, option: Path | None, clock: Clock, console: Console) -> bool:
@@ -65,9 +66,11 @@ async def run_checks(config: Path, option: Path | None, clock: Clock, console: C
         findings.wrong(str(error))
         return False
     try:
-        for name, feed in feeds.items():
-            await _check_venue(settings, name, feed, clock, findings)
-        await _check_brokers(brokers, findings)
+        reached = {name for name, feed in feeds.items() if await _check_venue(settings, name, feed, clock, findings)}
+        askable = [ConnectionId(connection.id) for connection in settings.connections if connection.venue in reached]
+        await _check_brokers({connection: brokers[connection] for connection in askable}, findings)
+        if left := [str(connection) for connection in brokers if connection not in askable]:
+            findings.note(f"not asked, because their venue was not reached: connections {', '.join(left)}")
     finally:
         for broker in brokers.values():
             await broker.close()
@@ -116,12 +119,16 @@ def _check_port(settings: Settings, findings: Findings) -> None:
             findings.good(f"intake {address[0]}:{address[1]} is free")
 
 
-async def _check_venue(settings: Settings, name: str, feed: MarketFeed, clock: Clock, findings: Findings) -> None:
+async def _check_venue(settings: Settings, name: str, feed: MarketFeed, clock: Clock, findings: Findings) -> bool:
+    """False when the venue did not answer at all."""
     try:
         await feed.open()
+    except BrokerUnreachable as error:
+        findings.wrong(f"venue {name} is not reached: {error}; look at the network, the firewall and venues.{name}")
+        return False
     except SrmError as error:
         findings.wrong(f"venue {name}: {error}")
-        return
+        return False
     for symbol in symbols_of(settings):
         try:
             instrument = await feed.instrument(symbol)
@@ -134,6 +141,7 @@ async def _check_venue(settings: Settings, name: str, feed: MarketFeed, clock: C
             pip = "no pip" if instrument.pip_size is None else f"pip {instrument.pip_size}"
             findings.good(f"venue {name} {symbol}: {quote.bid} / {quote.ask}, {instrument.asset_class.value}, {pip}")
     _check_clock(settings, name, clock, findings)
+    return True
 
 
 def _check_clock(settings: Settings, name: str, clock: Clock, findings: Findings) -> None:
@@ -142,14 +150,18 @@ def _check_clock(settings: Settings, name: str, clock: Clock, findings: Findings
     if base is None:
         return  # the exchange itself refuses a bad clock with a clear code when the account is opened
     try:
-        with urlopen(Request(f"{base}/v5/market/time"), timeout=5) as reply:  # noqa: S310 - the operator's own URL
+        direct = build_opener(ProxyHandler({}))
+        with direct.open(Request(f"{base}/v5/market/time"), timeout=5) as reply:  # noqa: S310 - the operator's own URL
             stated = _date_of(reply.headers)
     except (HTTPError, URLError, OSError) as error:
         findings.wrong(f"venue {name}: time could not be read: {error}")
         return
     if stated is not None:
         off = abs((clock.wall() - stated).total_seconds())
-        (findings.good if off <= CLOCK_TOLERANCE_S + 1 else findings.wrong)(f"clock within {off:.1f} s of venue {name}")
+        if off <= CLOCK_TOLERANCE_S + 1:  # the header has whole seconds
+            findings.good(f"clock within {off:.1f} s of venue {name}")
+        else:
+            findings.wrong(f"clock is {off:.1f} s off that of venue {name}: set it by NTP, or signatures are refused")
 
 
 def _date_of(headers: Mapping[str, str]) -> datetime | None:

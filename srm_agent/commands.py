@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -31,11 +32,11 @@ def print_status(console: Console, status: Mapping[str, object]) -> None:
     console.print(_connections(_rows(status.get("connections"))))
     for halt in _rows(status.get("halts")):
         console.print(
-            f"[red]{halt['state']}[/] {halt['scope']} {halt['key']}: {halt['reason']} "
-            f"(by {halt['set_by']} at {halt['set_at']})"
+            f"[red]{halt['state']}[/] "
+            + escape(f"{halt['scope']} {halt['key']}: {halt['reason']} (by {halt['set_by']} at {halt['set_at']})")
         )
     for alert in _rows(status.get("alerts"))[-5:]:
-        console.print(f"[dim]{alert['at']}[/] {alert['level']} {alert['title']}: {alert['message']}")
+        console.print(f"[dim]{alert['at']}[/] " + escape(f"{alert['level']} {alert['title']}: {alert['message']}"))
 
 
 def _connections(rows: list[Mapping[str, object]]) -> Table:
@@ -91,11 +92,12 @@ def _not_one(prefix: str, found: list[Decision], recent: list[Decision]) -> str:
 
 
 def _print_decision(console: Console, decision: Decision, language: Language) -> None:
-    console.print(f"[bold]{sentence(decision, language)}[/]")
+    console.print(sentence(decision, language), style="bold", markup=False)
     console.print(
         f"decision {decision.decision_id}, connection {decision.connection_id}, signal {decision.signal_id}, "
         f"{decision.decided_at:%Y-%m-%d %H:%M:%S} UTC, policy {decision.policy_version} ({decision.arm})",
         style="dim",
+        markup=False,
     )
     if decision.steps:
         console.print(_waterfall(decision, language))

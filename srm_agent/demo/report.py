@@ -130,6 +130,7 @@ def print_report(console: Console, run: Run) -> None:
         mark = "[green]flat[/]" if emergency.flat else "[red]emergency close[/]"
         console.print(f"{mark} {emergency.connection}: {emergency.reason}")
     if story.explained is not None:
+        console.print(f"why this lot? {sentence(story.explained)}", style="bold", markup=False, highlight=False)
         console.print(_waterfall_table(story.explained))
     console.print(_events_table(run.venue))
 
@@ -212,7 +213,7 @@ def _bar(drawdown: Decimal | None, limit: Decimal, width: int = 20) -> Text:
 
 
 def _waterfall_table(decision: Decision) -> Table:
-    table = Table(title=f"why this lot? {decision.decision_id}: {sentence(decision)}", title_justify="left")
+    table = Table(title=f"decision {decision.decision_id}", title_justify="left")
     for column in ("rule", "lot in", "lot out", "change"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for bar in waterfall(decision):

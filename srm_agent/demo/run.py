@@ -68,7 +68,7 @@ async def run_demo(options: DemoOptions, clock: Clock, console: Console) -> None
     print_report(console, run)
     if options.json_path is not None:
         options.json_path.write_text(json.dumps(machine_report(run), indent=2) + "\n", encoding="utf-8")
-        console.print(f"report for machines: {options.json_path}")
+        console.print(f"report for machines: {options.json_path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _settings(path: Path, home: Path, venue_url: str, intake_port: int) -> Settings:
