@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_UP, Decimal, InvalidOperation
 from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
@@ -69,12 +69,16 @@ def limit_inside(price: Decimal, side: Side, tick: Decimal) -> Decimal:
     return floor_to_step(price, tick) if side is Side.BUY else ceil_to_step(price, tick)
 
 
-@lru_cache(maxsize=16384)
 def plain(value: Decimal) -> str:
-    """Decimal as text without exponent or trailing zeros: `0.03`, `1200`, `0`.
+    """Decimal as text without exponent or trailing zeros: `0.03`, `1200`, `0`. Raises InvalidOperation for sNaN."""
+    if value.is_snan():
+        raise InvalidOperation("a signalling NaN is no number")
+    return _plain(value)
 
-    Remembered, because the followers of a signal share most of the numbers in their records.
-    """
+
+@lru_cache(maxsize=16384)
+def _plain(value: Decimal) -> str:
+    # Remembered, because the followers of a signal share most of the numbers in their records.
     if value == 0:
         return "0"
     text = format(value, "f")
