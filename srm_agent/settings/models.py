@@ -103,9 +103,6 @@ class VenueSettings(StrictModel):
     timeout_s: Positive = Field(Decimal(5), description="seconds before a request counts as unanswered")
     requests_per_s: Positive = Field(Decimal(10), description="request budget per account")
     exit_reserve: int = Field(5, ge=1, description="requests of the budget that only exits may use")
-    finality_s: Positive | None = Field(
-        None, description="seconds before an unknown order may be absent; adapter's own"
-    )
 
     @model_validator(mode="after")
     def _url_needs_a_url(self) -> VenueSettings:
