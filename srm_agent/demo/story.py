@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import ceil
 
 from srm_agent.domain.accounts import Equity
 from srm_agent.domain.decisions import Decision
@@ -105,7 +106,7 @@ def quantile(values: list[Decimal], share: float) -> Decimal | None:
     if not values:
         return None
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[min(len(ordered), max(1, ceil(share * len(ordered)))) - 1]
 
 
 def mean(values: list[Decimal]) -> Decimal | None:
