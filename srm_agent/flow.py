@@ -184,8 +184,7 @@ class Flow:
 
     @staticmethod
     def _pending(account: Account, leg: Leg, signal: CloseSignal) -> bool:
-        wish = account.desk.exits.wanted(leg.leg_id)
-        return wish is not None and (signal.fraction >= 1 or wish.attempts == 0)
+        return account.desk.exits.pending(leg.leg_id, f"close:{signal.receipt.message_id}")
 
     def _legs_of(self, signal: ModifySignal | CloseSignal) -> list[tuple[Account, Leg]]:
         found = []

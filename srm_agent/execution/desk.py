@@ -37,6 +37,8 @@ from srm_agent.ports import Broker, Journal, OrderUpdate
 log = structlog.get_logger()
 
 JOURNAL_PATIENCE_S = 1.0
+NO_PATIENCE_S = 0.05
+"""While the journal is known to be behind."""
 REACH_BACK = timedelta(hours=1)
 
 
@@ -98,7 +100,7 @@ class Desk:
             gate=parts.gate,
             touch=parts.touch,
             on_report=self.take_report,
-            on_not_authorised=lambda detail: parts.listener.on_not_authorised(self, detail),
+            on_not_authorised=self.not_authorised,
         )
         self._chaser = Chaser(parts.broker, self.ledger, parts.clock, self.take_report)
         self.moves = StopMover(self, parts.clock, lambda leg: parts.instruments[leg.symbol])
@@ -185,6 +187,12 @@ class Desk:
         async for event in self.broker.events():
             self._parts.listener.on_account_event(self, event)
             await self._hear(event)
+        # A deaf desk that goes on trading would be worse than a dead one (P18).
+        raise RuntimeError(f"the account stream of {self.connection_id} ended")
+
+    def not_authorised(self, detail: str) -> None:
+        """The broker refuses our credentials, whichever call said so."""
+        self._parts.listener.on_not_authorised(self, detail)
 
     async def _hear(self, event: AccountEvent) -> None:
         match event:
@@ -240,6 +248,8 @@ class Desk:
     def _see_position(self, position: BrokerPosition) -> None:
         if position.lot:
             self.positions[position.symbol] = position
+            if position.stop_loss is None and self.ledger.open_leg(position.symbol) is not None:
+                self.auditor.look_soon()  # a naked position is found in seconds, not at the next audit (INV-4)
         else:
             self.positions.pop(position.symbol, None)
 
@@ -248,26 +258,32 @@ class Desk:
     async def _run_exits(self) -> None:
         while True:
             self._wake_exits.clear()
-            for leg_id, wish in self.exits.due():
-                leg = self.ledger.legs.get(leg_id)
-                if leg is None:
-                    self.exits.drop(leg_id)
-                elif not self.ledger.exits_under_way(leg_id):
-                    instrument = self._parts.instruments[leg.symbol]
-                    intent = self.exits.next_intent(leg, wish, instrument, self.reference(leg), self.fence)
-                    if intent is not None:
-                        await self.send_exit(intent, wish.reason)
+            # Together, so that a store that hangs delays them by one patience, not by one each.
+            await asyncio.gather(*(self.send_exit(intent, reason) for intent, reason in self._due_exits()))
             try:
                 async with asyncio.timeout(0.2):
                     await self._wake_exits.wait()
             except TimeoutError:
                 continue
 
+    def _due_exits(self) -> list[tuple[OrderIntent, CloseReason]]:
+        due = []
+        for leg_id, wish in self.exits.due():
+            leg = self.ledger.legs.get(leg_id)
+            if leg is None:
+                self.exits.drop(leg_id)
+            elif not self.ledger.exits_under_way(leg_id):
+                instrument = self._parts.instruments[leg.symbol]
+                intent = self.exits.next_intent(leg, wish, instrument, self.reference(leg), self.fence)
+                if intent is not None:
+                    due.append((intent, wish.reason))
+        return due
+
     async def send_exit(self, intent: OrderIntent, reason: CloseReason) -> None:
         """Journal an exit, or failing that write it to the spill file, and send it in any case (INV-2, INV-10)."""
         self.ledger.plan_exit(intent, reason)
         try:
-            async with asyncio.timeout(JOURNAL_PATIENCE_S):
+            async with asyncio.timeout(NO_PATIENCE_S if self.writer.behind else JOURNAL_PATIENCE_S):
                 await self._parts.journal.record([], [intent], [])
         except (SrmError, TimeoutError) as error:
             # The writer goes on trying, ahead of everything that will be reported about this order.

@@ -17,16 +17,22 @@ from srm_agent.domain.units import ZERO, floor_to_step
 
 SEND_DEADLINE_S = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 5.0
+REMEMBERED = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """A leg should hold no more than `target` lots."""
 
-    target: Decimal
+    keep: Decimal
+    """The share of the leg that may stay, for a leg whose volume is not known yet."""
+    target: Decimal | None
+    """None while the leg is opening."""
     reason: CloseReason
     label: str
     """Names the request (`close:<message>`, `late`), part of the client id."""
+    requests: tuple[str, ...]
+    """Labels of all requests that this wish fulfils."""
     attempts: int = 0
     not_before: float = 0.0
 
@@ -37,17 +43,25 @@ class ExitPlan:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._wishes: dict[LegId, Wish] = {}
+        self._numbers: dict[tuple[LegId, str], int] = {}
 
     def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, instrument: Instrument) -> None:
-        """Close `fraction` of what is open; the remainder is rounded down, so a part close never closes too little."""
-        target = ZERO if fraction >= 1 else floor_to_step(leg.open_lot * (1 - fraction), instrument.lot_step)
-        if target < instrument.lot_min:
-            target = ZERO  # a remainder below the smallest lot could never be closed by itself
+        """Close `fraction` of what is open after the requests before this one; a repeated request changes nothing."""
         known = self._wishes.get(leg.leg_id)
-        if known is not None and known.target <= target and known.label == label:
+        if known is not None and label in known.requests:
             return
+        keep = max(ZERO, 1 - fraction)
+        if leg.entry_price is None:
+            target = None
+        else:
+            asked = leg.open_lot if known is None or known.target is None else min(leg.open_lot, known.target)
+            target = remainder(asked, keep, instrument)
         self._wishes[leg.leg_id] = Wish(
-            target=min(target, known.target) if known else target, reason=reason, label=label
+            keep=keep if known is None else keep * known.keep,
+            target=target,
+            reason=reason,
+            label=label,
+            requests=(*(known.requests if known else ()), label),
         )
 
     def due(self) -> list[tuple[LegId, Wish]]:
@@ -59,18 +73,18 @@ class ExitPlan:
         self, leg: Leg, wish: Wish, instrument: Instrument, reference: PositionRef, fence: int
     ) -> OrderIntent | None:
         """The next attempt, or None when nothing (more) is to be closed. Volume never exceeds our own leg (INV-12)."""
-        lot = floor_to_step(leg.open_lot - wish.target, instrument.lot_step)
         if leg.state is LegState.OPENING:
             return None  # its entry is still under way: the wish stands
+        target = remainder(leg.open_lot, wish.keep, instrument) if wish.target is None else wish.target
+        lot = closing_lot(leg.open_lot, target, instrument)
         if leg.state is not LegState.OPEN or lot <= 0:
             self._wishes.pop(leg.leg_id, None)
             return None
-        attempt = wish.attempts + 1
-        pause = min(FIRST_PAUSE_S * 2**wish.attempts, LONGEST_PAUSE_S)
+        pause = min(FIRST_PAUSE_S * 2 ** min(wish.attempts, 10), LONGEST_PAUSE_S)
         now = self._clock.monotonic()
-        self._wishes[leg.leg_id] = replace(wish, attempts=attempt, not_before=now + pause)
+        self._wishes[leg.leg_id] = replace(wish, target=target, attempts=wish.attempts + 1, not_before=now + pause)
         return OrderIntent(
-            client_id=client_order_id(leg.connection_id, leg.signal_id, wish.label, attempt),
+            client_id=client_order_id(leg.connection_id, leg.signal_id, wish.label, self._number(leg, wish)),
             connection_id=leg.connection_id,
             leg_id=leg.leg_id,
             signal_id=leg.signal_id,
@@ -93,6 +107,35 @@ class ExitPlan:
         """The leg has ended."""
         self._wishes.pop(leg_id, None)
 
-    def wanted(self, leg_id: LegId) -> Wish | None:
-        """The wish for a leg, if any."""
-        return self._wishes.get(leg_id)
+    def pending(self, leg_id: LegId, label: str) -> bool:
+        """Whether that request has not been fulfilled yet."""
+        wish = self._wishes.get(leg_id)
+        return wish is not None and label in wish.requests
+
+    def _number(self, leg: Leg, wish: Wish) -> int:
+        """The attempt's number in its client id: 1, then milliseconds of the wall clock.
+
+        An id is never used twice, not by a wish that comes back and not by the next process: a venue would answer a
+        repeated id with the old order. Only the first is derived, so that a repeat after a crash is recognised there.
+        """
+        key = (leg.leg_id, wish.label)
+        last = self._numbers.pop(key, 0)
+        number = 1 if not last else max(last + 1, int(self._clock.wall().timestamp() * 1000))
+        self._numbers[key] = number
+        if len(self._numbers) > REMEMBERED:
+            del self._numbers[next(iter(self._numbers))]
+        return number
+
+
+def remainder(lot: Decimal, keep: Decimal, instrument: Instrument) -> Decimal:
+    """What may stay of `lot`, rounded down; 0 where a smaller position could not be closed by itself."""
+    rest = floor_to_step(lot * keep, instrument.lot_step)
+    return lot - closing_lot(lot, rest, instrument)
+
+
+def closing_lot(held: Decimal, target: Decimal, instrument: Instrument) -> Decimal:
+    """What to close to come down to `target`: on the grid, at least lot_min, leaving nothing below lot_min."""
+    if held <= target:
+        return ZERO
+    lot = max(floor_to_step(held - target, instrument.lot_step), instrument.lot_min)
+    return held if held - lot < instrument.lot_min else lot

@@ -103,7 +103,9 @@ def absorb_report(ticket: Ticket, report: OrderReport, *, finality: Finality, no
     if report.outcome is Outcome.UNKNOWN:
         if ticket.state is not OrderState.INTENT:
             return ticket
-        return replace(ticket, state=OrderState.UNKNOWN, code=report.code, detail=report.detail)
+        # It was sent once and will not be sent again: finality counts from now, not from the last permitted moment.
+        sent_for_good = replace(ticket.intent, deadline=min(ticket.intent.deadline, now))
+        return replace(ticket, intent=sent_for_good, state=OrderState.UNKNOWN, code=report.code, detail=report.detail)
     heard = replace(
         ticket,
         broker_order_id=report.broker_order_id or ticket.broker_order_id,

@@ -268,6 +268,39 @@ class Ear:
         self.refusals.append(detail)
 
 
+class Twisted:
+    """A broker or journal in front of the real one: named calls go to `twists` first, which may call the real one."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.twists: dict[str, Callable[..., Any]] = {}
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        twist = self.twists.get(name)
+        found = getattr(self.real, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any) -> Any:
+            self.calls.append(name)
+            return found(*args) if twist is None else twist(*args)
+
+        return call
+
+
+def failing(*errors: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that raises these errors in turn and then works."""
+    left = list(errors)
+
+    async def call(*args: Any) -> Any:
+        if left:
+            raise left.pop(0)
+        return await then(*args)
+
+    return call
+
+
 @dataclass(slots=True)
 class Bench:
     """A desk at work on account c01 of a venue in hand."""
