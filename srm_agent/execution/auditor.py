@@ -13,7 +13,7 @@ import structlog
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import Symbol
 from srm_agent.domain.trades import CloseReason, Leg
-from srm_agent.errors import BrokerError
+from srm_agent.errors import BrokerError, BrokerUnreachable, NotAuthorised
 from srm_agent.execution.reconcile import Difference, Finding, compare
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ log = structlog.get_logger()
 
 EVERY_S = 30.0
 SECOND_LOOK_S = 2.0
+LOST_AFTER_S = 6.0
+"""A position that is not there may be listed late (B26); a leg is given up only after this."""
+NAKED_CLOSE_S = 30.0
+"""A position whose stop cannot be set for so long is closed (INV-4)."""
 
 
 class Auditor:
@@ -33,6 +37,9 @@ class Auditor:
         self._clock = clock
         self._on_difference = on_difference
         self._suspected: dict[tuple[Finding, Symbol], float] = {}
+        self._told: dict[tuple[Finding, Symbol], Decimal] = {}
+        self._hurry = False
+        """Something is suspected, or being mended: look again soon."""
         self._wake = asyncio.Event()
 
     def look_soon(self) -> None:
@@ -43,10 +50,11 @@ class Auditor:
         """Read and compare for ever."""
         while True:
             try:
-                async with asyncio.timeout(SECOND_LOOK_S if self._suspected else EVERY_S):
+                async with asyncio.timeout(SECOND_LOOK_S if self._hurry else EVERY_S):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+            asked = self._wake.is_set()
             self._wake.clear()
             if not self._desk.synced:
                 continue
@@ -56,6 +64,8 @@ class Auditor:
                 log.info("could not read the broker's truth", connection=self._desk.connection_id, error=str(error))
                 continue
             await self.compare_now()
+            # An order in doubt hides its symbol: what was asked is looked at again when the doubt may be over.
+            self._hurry = self._hurry or (asked and bool(self._desk.ledger.unsettled()))
             self._desk.ledger.forget_settled(self._clock.monotonic() - 600)
 
     async def _read(self) -> None:
@@ -73,32 +83,54 @@ class Auditor:
         doubtful = frozenset(ticket.intent.symbol for ticket in ledger.unsettled())
         differences = compare(ledger.legs.values(), self._desk.positions.values(), doubtful)
         keys = {(difference.finding, difference.symbol) for difference in differences}
-        self._suspected = {key: at for key, at in self._suspected.items() if key in keys}
+        # What an order in doubt hides is neither confirmed nor refuted.
+        self._suspected = {key: at for key, at in self._suspected.items() if key in keys or key[1] in doubtful}
+        self._told = {key: excess for key, excess in self._told.items() if key in keys or key[1] in doubtful}
         foreign = {difference.symbol for difference in differences if difference.finding is Finding.FOREIGN}
         halted = self._desk.halted_symbols
-        for symbol in [symbol for symbol in halted if symbol not in foreign]:
+        for symbol in [symbol for symbol in halted if symbol not in foreign and symbol not in doubtful]:
             del halted[symbol]
         now = self._clock.monotonic()
+        self._hurry = False
         for difference in differences:
             first_seen = self._suspected.setdefault((difference.finding, difference.symbol), now)
             if now - first_seen >= SECOND_LOOK_S / 2:
-                await self._act_on(difference)
+                self._hurry |= await self._act_on(difference, now - first_seen)
+            else:
+                self._hurry = True
 
-    async def _act_on(self, difference: Difference) -> None:
-        self._on_difference(difference)
+    async def _act_on(self, difference: Difference, age_s: float) -> bool:
+        """Tell once, mend what is ours; whether to look again soon."""
+        key = (difference.finding, difference.symbol)
+        if self._told.get(key) != difference.excess:
+            self._told[key] = difference.excess
+            self._on_difference(difference)
         leg = difference.leg
         if difference.finding is Finding.FOREIGN:
             self._desk.halted_symbols[difference.symbol] = "the account holds volume that is not ours"
         elif leg is not None and difference.finding is Finding.NAKED:
-            await self._restore_stop(leg)
+            return await self._restore_stop(leg, age_s)
         elif leg is not None and difference.position is None:
+            if age_s < LOST_AFTER_S:
+                return True
             self._desk.lose(leg)
+        return False
 
-    async def _restore_stop(self, leg: Leg) -> None:
+    async def _restore_stop(self, leg: Leg, age_s: float) -> bool:
         if leg.stop_loss is None:
-            return
+            return False
         try:
             await self._desk.broker.protect(self._desk.reference(leg), leg.symbol, leg.stop_loss, leg.take_profit)
+        except BrokerUnreachable as error:
+            log.warning("stop not restored yet", leg=leg.leg_id, naked_s=round(age_s, 1), error=str(error))
+            if age_s >= NAKED_CLOSE_S:
+                self._close_naked(leg)
+        except NotAuthorised as error:
+            self._desk.not_authorised(str(error))
         except BrokerError as error:
             log.error("stop could not be restored, closing", leg=leg.leg_id, error=str(error))
-            self._desk.close(leg, Decimal(1), CloseReason.EMERGENCY, "naked")
+            self._close_naked(leg)
+        return True
+
+    def _close_naked(self, leg: Leg) -> None:
+        self._desk.close(leg, Decimal(1), CloseReason.EMERGENCY, "naked")

@@ -15,7 +15,7 @@ from srm_agent.domain.ids import LegId
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.trades import Leg, LegState
 from srm_agent.domain.units import ZERO, stop_away
-from srm_agent.errors import BrokerUnreachable, OrderRefused
+from srm_agent.errors import BrokerError, BrokerUnreachable, NotAuthorised
 
 if TYPE_CHECKING:
     from srm_agent.execution.desk import Desk
@@ -37,14 +37,18 @@ class Move:
     not_before: float = 0.0
 
 
-def moved_stop(leg: Leg, asked: Decimal, tick: Decimal) -> Decimal:
+def buffer_of(leg: Leg) -> Decimal:
+    """How far the stop in force lies beyond the stated one, price units, >= 0."""
+    return ZERO if leg.stop_loss is None else max(ZERO, int(leg.side) * (leg.planned_stop - leg.stop_loss))
+
+
+def moved_stop(leg: Leg, asked: Decimal, tick: Decimal, buffer: Decimal) -> Decimal:
     """The stop to set: what was asked, moved away by the leg's own buffer, never farther than the stop in force.
 
     Rounded away from entry; a looser stop than the present one is held at the present one (the platform's compliance
     guard: learning.md 4.2).
     """
     side = int(leg.side)
-    buffer = ZERO if leg.stop_loss is None else max(ZERO, side * (leg.planned_stop - leg.stop_loss))
     wanted = stop_away(asked - side * buffer, leg.side, tick)
     if leg.stop_loss is None:
         return wanted
@@ -66,12 +70,15 @@ class StopMover:
         self._clock = clock
         self._instrument = instrument
         self._moves: dict[LegId, Move] = {}
+        self._buffers: dict[LegId, Decimal] = {}
         self._work = asyncio.Event()
 
     def want(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
         """Ask for a stop and target; what is None keeps what was asked before."""
         if stop_loss is not None and loosens(leg, stop_loss):
             self._desk.note_stop_not_kept(leg)
+        # The first move hides the buffer (the stop in force is then beyond the stated one): later moves keep it.
+        self._buffers.setdefault(leg.leg_id, buffer_of(leg))
         before = self._moves.get(leg.leg_id)
         self._moves[leg.leg_id] = Move(
             stop_loss=stop_loss if stop_loss is not None or before is None else before.stop_loss,
@@ -79,14 +86,18 @@ class StopMover:
         )
         self._work.set()
 
+    def pending(self, leg_id: LegId) -> bool:
+        """Whether something asked for has not been set yet."""
+        return leg_id in self._moves
+
     async def run(self) -> None:
         """Work for ever."""
         while True:
             if not self._moves:
                 self._work.clear()
                 await self._work.wait()
-            for leg_id in list(self._moves):
-                await self._try(leg_id)
+            await asyncio.gather(*(self._try(leg_id) for leg_id in list(self._moves)))
+            self._buffers = {key: buffer for key, buffer in self._buffers.items() if key in self._desk.ledger.legs}
             await asyncio.sleep(TURN_S)
 
     async def _try(self, leg_id: LegId) -> None:
@@ -96,11 +107,13 @@ class StopMover:
             return
         if leg.state is not LegState.OPEN or now < move.not_before:
             return
-        stop = None if move.stop_loss is None else moved_stop(leg, move.stop_loss, self._instrument(leg).tick_size)
+        buffer = self._buffers.get(leg_id, ZERO)
+        tick = self._instrument(leg).tick_size
+        stop = None if move.stop_loss is None else moved_stop(leg, move.stop_loss, tick, buffer)
         try:
             await self._desk.protect(leg, stop, move.take_profit)
-        except OrderRefused as error:
-            log.warning("stop or target refused", leg=leg_id, stop=str(stop), error=str(error))
+        except NotAuthorised as error:
+            self._desk.not_authorised(str(error))
             self._done(leg_id, move)
         except BrokerUnreachable as error:
             pause = min(FIRST_PAUSE_S * 2**move.tries, LONGEST_PAUSE_S)
@@ -114,6 +127,9 @@ class StopMover:
                     tries=move.tries + 1,
                     not_before=now + pause,
                 )
+        except BrokerError as error:
+            log.warning("stop or target refused", leg=leg_id, stop=str(stop), error=str(error))
+            self._done(leg_id, move)
         else:
             self._done(leg_id, move)
 

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from srm_agent.domain.ids import ConnectionId
-from srm_agent.errors import Duplicate, OutcomeUnknown, StoreUnavailable
+from srm_agent.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from srm_agent.ports import Journal, OrderUpdate
 
 log = structlog.get_logger()
 
 LARGEST_BATCH = 100
+TRIES = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 
@@ -32,7 +33,13 @@ class JournalWriter:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.behind = False
+        self._late = False
+        self.broken = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether something that happened is not in the store."""
+        return self._late or self.broken
 
     def put(self, update: OrderUpdate) -> None:
         """Queue a change of an order."""
@@ -72,29 +79,39 @@ class JournalWriter:
         return batch
 
     async def _write(self, batch: list[OrderUpdate] | Job) -> None:
-        if isinstance(batch, list):
-            await self.insist(lambda: self._journal.update(batch))
-        else:
-            await self.insist(batch)
+        if not isinstance(batch, list):
+            await self._at_last(batch)
+        elif len(batch) == 1 or not await self._taken(lambda: self._journal.update(batch)):
+            # A batch is one transaction: what one update spoils would take the others with it.
+            for change in batch:
+                await self._at_last(lambda change=change: self._journal.update([change]))  # type: ignore[misc]
 
-    async def insist(self, write: Job) -> None:
-        """Repeat an idempotent write until the store has taken it."""
+    async def _at_last(self, write: Job) -> None:
+        """One write; a defect in it is given up so that the rest is written, and stops entries (INV-14)."""
+        for _ in range(TRIES):
+            if await self._taken(write):
+                return
+        self.broken = True
+        log.error("journal refuses a write for good: no entries until a restart", connection=self._connection)
+
+    async def _taken(self, write: Job) -> bool:
+        """Repeat an idempotent write until the store has taken it (True) or has refused it (False)."""
         pause = FIRST_PAUSE_S
         while True:
             try:
                 await write()
             except (StoreUnavailable, OutcomeUnknown) as error:
-                if not self.behind:
+                if not self._late:
                     log.warning("journal is behind", connection=self._connection, error=str(error))
-                self.behind = True
+                self._late = True
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
-            except Duplicate:
-                return self._caught_up()
+            except StoreError as error:
+                # Duplicate: another process wrote the same row at the same moment, which the next try sees.
+                log.warning("journal refused", connection=self._connection, error=str(error))
+                return False
             else:
-                return self._caught_up()
-
-    def _caught_up(self) -> None:
-        if self.behind:
-            log.info("journal has caught up", connection=self._connection)
-        self.behind = False
+                if self._late:
+                    log.info("journal has caught up", connection=self._connection)
+                self._late = False
+                return True
