@@ -33,7 +33,8 @@ def print_status(console: Console, status: Mapping[str, object]) -> None:
     for halt in _rows(status.get("halts")):
         console.print(
             f"[red]{halt['state']}[/] "
-            + escape(f"{halt['scope']} {halt['key']}: {halt['reason']} (by {halt['set_by']} at {halt['set_at']})")
+            + escape(f"{halt['scope']} {halt['key']}".rstrip())
+            + escape(f": {halt['reason']} (by {halt['set_by']} at {halt['set_at']})")
         )
     for alert in _rows(status.get("alerts"))[-5:]:
         console.print(f"[dim]{alert['at']}[/] " + escape(f"{alert['level']} {alert['title']}: {alert['message']}"))

@@ -160,7 +160,7 @@ def _slippage_table(story: Story) -> Table:
         if measure.slippage_pips is not None:
             groups.setdefault((measure.symbol, session), []).append(measure.slippage_pips)
     for (symbol, session), values in sorted(groups.items()):
-        table.add_row(symbol, session, str(len(values)), f"{mean(values):.2f}", f"{quantile(values, 0.9):.2f}")
+        table.add_row(symbol, session, str(len(values)), f"{mean(values):z.2f}", f"{quantile(values, 0.9):z.2f}")
     return table
 
 

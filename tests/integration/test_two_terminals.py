@@ -255,6 +255,19 @@ def test_check_says_which_credentials_are_wrong(command: Command, terminals: Ter
     assert "operator.token" in error
 
 
+def test_check_says_what_it_cannot_reach(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venue that does not answer is wrong once, with its address; its accounts are named as not asked."""
+    nowhere = f"http://127.0.0.1:{_free_port()}"
+    monkeypatch.setenv("SRM_VENUES__BYBIT__BASE_URL", nowhere)
+    code, out, _ = command("check")
+    assert code == 1
+    wrong = [line for line in out.splitlines() if line.startswith("wrong")]
+    assert len(wrong) == 1, out
+    assert "venue bybit is not reached" in wrong[0]
+    assert nowhere in wrong[0]
+    assert re.search(r"not asked, because their venue was not reached: connections c01, .*c10", out)
+
+
 # ---- while it runs
 
 
