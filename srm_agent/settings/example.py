@@ -56,7 +56,6 @@ UNSET: Mapping[str, str] = {
     "credentials_dir": '"credentials"',
     "emergency_scope": '"account"',
     "daily_loss": "0.05",
-    "finality_s": "7",
     "asset_class": '"crypto"',
     "pip_size": "1",
     "owner": '"you"',

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from srm_agent.settings import Settings, load
-from srm_agent.settings.example import WIDTH, example
+from srm_agent.settings.example import UNSET, WIDTH, example
 from srm_agent.settings.policy_models import PoliciesSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,3 +112,9 @@ def test_lines_fit_a_screen() -> None:
     for line in example().splitlines():
         assert len(line) <= WIDTH + 2
         assert line == line.rstrip()
+
+
+def test_no_example_value_outlives_its_key() -> None:
+    """Whoever removes a setting removes its example value from the generator too."""
+    keys = {key for _, key in _all_keys(Settings)}
+    assert set(UNSET) <= keys
