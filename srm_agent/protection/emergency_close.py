@@ -18,7 +18,6 @@ from srm_agent.domain.accounts import EmergencyScope
 from srm_agent.domain.ids import ClientOrderId, ProviderKey, ProviderKind, Symbol, client_order_id, signal_id
 from srm_agent.domain.orders import BrokerPosition, OrderIntent, OrderPurpose, OrderReport, Outcome
 from srm_agent.domain.units import ZERO
-from srm_agent.errors import BrokerError, SrmError
 from srm_agent.ports import Broker
 
 log = structlog.get_logger()
@@ -42,50 +41,71 @@ class EmergencyParts:
     announce: Callable[[OrderIntent], None]
     """Told before an order leaves, so that its fills find their leg."""
     heard: Callable[[OrderReport], None]
+    unresolved: Callable[[], bool]
+    """Whether an entry may still turn into a position: then it is not flat yet (INV-7)."""
 
 
 class EmergencyClose:
-    """One account, one episode (named by `epoch`, so that its client ids are its own)."""
+    """One account, one episode; `epoch` names it and the process, so that its client ids are its own."""
 
     def __init__(self, parts: EmergencyParts, epoch: str) -> None:
         self._parts = parts
         self._epoch = epoch
         self._pass = 0
+        self._pause = parts.interval_s
+        self._doubtful: dict[ClientOrderId, Symbol] = {}
         self.sent = 0
 
     async def until_flat(self) -> int:
-        """Close until a successful read shows nothing in scope; the number of passes. Never gives up."""
-        pause = self._parts.interval_s
-        while True:
-            self._pass += 1
-            try:
-                left = await self._one_pass()
-            except BrokerError as error:
-                log.warning(
-                    "emergency close could not read", connection=self._parts.broker.connection_id, error=str(error)
-                )
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_S)
-                continue
-            if not left:
-                return self._pass
-            pause = self._parts.interval_s
-            await asyncio.sleep(pause)
+        """Close until a successful read shows nothing in scope; the number of passes. Never gives up, never raises."""
+        while not await self._one_pass():
+            await asyncio.sleep(self._pause)
+        return self._pass
 
     async def _one_pass(self) -> bool:
-        """Withdraw working entries, close what a fresh read shows; False when that read showed nothing."""
-        broker = self._parts.broker
-        working = await broker.open_orders()
-        ours_only = self._parts.scope is EmergencyScope.OWN
-        mine = [order for order in working if not ours_only or order.client_id.startswith("srm1")]
-        for order in mine:
-            await self._withdraw(order)
-        positions = largest_first([p for p in await broker.positions() if self._volume(p) > 0])
+        """Withdraw working entries, close what a fresh read shows; True when reads showed nothing of either.
+
+        The list of working orders may be unreadable: positions are closed all the same, and flat waits for it.
+        """
+        self._pass += 1
+        await self._ask_about_doubts()
+        flat, idle = await asyncio.gather(self._close_all(), self._withdraw_all())
+        return flat and idle and not self._unresolved()
+
+    def _unresolved(self) -> bool:
+        try:
+            return self._parts.unresolved()
+        except Exception:
+            log.exception("listener of the emergency close failed")
+            return False
+
+    async def _close_all(self) -> bool:
+        """True when a successful read showed nothing in scope."""
+        try:
+            positions = [p for p in await self._parts.broker.positions() if self._volume(p) > 0]
+        except Exception as error:  # unreachable, or a defect on the way: neither may leave the account open (K6)
+            log.warning(
+                "emergency close could not read", connection=self._parts.broker.connection_id, error=repr(error)
+            )
+            self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
+            return False
+        self._pause = self._parts.interval_s
         slots = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for position in positions:
-                group.create_task(self._close(position, slots))
-        return bool(positions) or bool(mine)
+        await asyncio.gather(*(self._close(position, slots) for position in largest_first(positions)))
+        return not positions
+
+    async def _ask_about_doubts(self) -> None:
+        """With volume of others beside ours, a close whose reply was lost must be known before it is repeated."""
+        doubtful, self._doubtful = self._doubtful, {}
+        if self._parts.scope is EmergencyScope.ACCOUNT:
+            return
+        for client_id, symbol in doubtful.items():
+            try:
+                report = await self._parts.broker.lookup(client_id, symbol)
+            except Exception as error:
+                log.info("close in doubt could not be looked up", client_id=client_id, error=repr(error))
+                continue
+            self._tell(lambda report=report: self._parts.heard(report))  # type: ignore[misc]
 
     def _volume(self, position: BrokerPosition) -> Decimal:
         if self._parts.scope is EmergencyScope.ACCOUNT:
@@ -93,24 +113,40 @@ class EmergencyClose:
         ours = self._parts.ours(position.symbol) * int(position.side)
         return max(ZERO, min(position.lot, ours))
 
-    async def _withdraw(self, order: OrderReport) -> None:
+    async def _withdraw_all(self) -> bool:
+        """Withdraw working orders in scope; True when a successful read showed none."""
+        try:
+            working = await self._parts.broker.open_orders()
+        except Exception as error:
+            log.warning("working orders could not be read in this pass", error=repr(error))
+            return False
+        ours_only = self._parts.scope is EmergencyScope.OWN
+        mine = [order for order in working if not ours_only or order.client_id.startswith("srm1")]
+        slots = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._withdraw(order, slots) for order in mine))
+        return not mine
+
+    async def _withdraw(self, order: OrderReport, slots: asyncio.Semaphore) -> None:
         if order.symbol is None:
             return
-        try:
-            await self._parts.broker.cancel(order.client_id, order.symbol)
-        except BrokerError as error:
-            log.info("order not withdrawn in this pass", client_id=order.client_id, error=str(error))
+        async with slots:
+            try:
+                await self._parts.broker.cancel(order.client_id, order.symbol)
+            except Exception as error:
+                log.info("order not withdrawn in this pass", client_id=order.client_id, error=repr(error))
 
     async def _close(self, position: BrokerPosition, slots: asyncio.Semaphore) -> None:
-        intent = self._intent(position)
         async with slots:
+            intent = self._intent(position)
             self._tell(lambda: self._parts.announce(intent))
             self.sent += 1
             try:
                 report = await self._parts.broker.submit(intent)
-            except SrmError as error:
-                log.warning("close not delivered in this pass", symbol=position.symbol, error=str(error))
+            except Exception as error:  # whatever it was, the next pass reads anew; the others must go on
+                log.warning("close not delivered in this pass", symbol=position.symbol, error=repr(error))
                 report = OrderReport(client_id=intent.client_id, outcome=Outcome.UNKNOWN, code=type(error).__name__)
+            if report.outcome in (Outcome.UNKNOWN, Outcome.WORKING):
+                self._doubtful[intent.client_id] = position.symbol
             self._tell(lambda: self._parts.heard(report))
 
     def _intent(self, position: BrokerPosition) -> OrderIntent:

@@ -25,6 +25,9 @@ class HaltBoard:
         self._store = store
         self._halts: dict[tuple[HaltScope, str], Halt] = {}
         self._unsaved: dict[tuple[HaltScope, str], Halt] = {}
+        self._clearing: set[tuple[HaltScope, str]] = set()
+        """Halts an operator is lifting just now: one that is set meanwhile is a new one."""
+        self._file_behind = False
 
     async def load(self) -> None:
         """Union of file and database: what either remembers is in force. A broken file raises ConfigurationError."""
@@ -41,20 +44,21 @@ class HaltBoard:
         """Latch now. A halt that stands keeps its first reason; only FLATTENING -> HALTED moves its state."""
         key = (halt.scope, halt.key)
         known = self._halts.get(key)
-        if known is not None and known.state is halt.state:
+        if known is not None and known.state is halt.state and key not in self._clearing:
             return
         if known is not None and known.state is ConnectionState.FLATTENING and halt.set_at != known.set_at:
             return  # only the episode itself may end: a halt in between must not make a restart forget it
         self._halts[key] = halt
         self._unsaved[key] = halt
-        try:
-            self._write_file()
-        except OSError as error:
-            log.error("halt latched in memory only", scope=halt.scope, key=halt.key, error=str(error))
+        self._to_disk()
 
     async def save(self) -> None:
-        """Bring the database up to date; what it does not take now it gets with the next call."""
+        """Bring file and database up to date; what they do not take now they get with the next call."""
+        if self._file_behind:
+            self._to_disk()
         for key, halt in list(self._unsaved.items()):
+            if self._unsaved.get(key) is not halt:
+                continue  # lifted or moved on while an earlier one was written
             try:
                 await self._store.save_halt(halt)
             except (StoreError, OutcomeUnknown) as error:
@@ -65,16 +69,27 @@ class HaltBoard:
 
     async def clear(self, scope: HaltScope, key: str, operator: str, at: datetime) -> bool:
         """An operator resumes: database (with audit row) first, then file, then memory, so a crash leaves the halt."""
-        if (scope, key) not in self._halts:
+        which = (scope, key)
+        halt = self._halts.get(which)
+        if halt is None:
             return False
-        await self.save()
-        await self._store.clear_halt(scope, key, operator, at)
-        halt = self._halts.pop((scope, key))
-        self._unsaved.pop((scope, key), None)
+        self._clearing.add(which)
+        try:
+            await self.save()
+            await self._store.clear_halt(scope, key, operator, at)
+        finally:
+            self._clearing.discard(which)
+        if self._halts.get(which) is not halt:
+            # Somebody latched anew while we waited for the database: that halt stands, there too.
+            self._unsaved[which] = self._halts[which]
+            return False
+        del self._halts[which]
+        self._unsaved.pop(which, None)
         try:
             self._write_file()
         except OSError:
-            self._halts[scope, key] = halt
+            self._halts[which] = halt
+            self._unsaved[which] = halt
             raise
         return True
 
@@ -85,6 +100,14 @@ class HaltBoard:
     def all(self) -> Iterable[Halt]:
         """All halts, in the order they were set."""
         return list(self._halts.values())
+
+    def _to_disk(self) -> None:
+        try:
+            self._write_file()
+        except OSError as error:
+            if not self._file_behind:
+                log.error("halts are latched in memory, not in the file", path=str(self._path), error=str(error))
+            self._file_behind = True
 
     def _write_file(self) -> None:
         rows = [
@@ -109,6 +132,7 @@ class HaltBoard:
             os.fsync(directory)
         finally:
             os.close(directory)
+        self._file_behind = False
 
     def _read_file(self) -> list[Halt]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from simulator.inprocess import InProcessBroker
 from simulator.latency import LatencyModel
@@ -105,6 +106,13 @@ class LoopClock:
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], VirtualLoop]]:
     """Every asynchronous test below this folder runs in virtual time."""
     return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Log lines are kept, not drawn: a traceback with colours takes seconds."""
+    with capture_logs():
+        yield
 
 
 def simulate(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
