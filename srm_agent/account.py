@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import structlog
 
+from srm_agent.account_reader import AccountReader
+from srm_agent.cash_doubt import CashDoubt
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import AccountSnapshot, ConnectionState, EmergencyScope, Equity, Halt, HaltScope
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
 from srm_agent.domain.ids import Symbol
-from srm_agent.domain.orders import Fill, OrderIntent
+from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose
 from srm_agent.domain.trades import CloseReason, LegState
 from srm_agent.domain.units import ZERO, plain
-from srm_agent.errors import BrokerError
 from srm_agent.execution.desk import Desk
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Notifier, ProtectionStore
@@ -30,8 +31,7 @@ from srm_agent.roster import Member
 log = structlog.get_logger()
 
 UNEXPLAINED_SHARE = Decimal("0.01")
-FLOWS_PATIENCE_S = 5.0
-FLOWS_OVERLAP = timedelta(minutes=10)
+GUARD = "drawdown_guard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,16 @@ class Account:
         self.leased = False
         self.refused = ""
         """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
-        self._doubting_until: float | None = None
+        self._doubt = CashDoubt(
+            parts.desk.broker, parts.guard, parts.clock, spawn=self._spawn, on_end=lambda: self.check()
+        )
+        self._judged: Decimal | None = None
+        self._figure_at: datetime | None = None
+        """Market time of the broker's last figure: deposits and withdrawals up to then are in it."""
+        self._restart_wanted = False
+        self._reader = AccountReader(
+            parts.desk, parts.watch, parts.clock, parts.notifier, hear=self.hear, spawn=self._spawn
+        )
         self._emergency: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -100,10 +109,9 @@ class Account:
             return "the account stream is not in step with the broker"
         if self.desk.writer.behind:
             return "the database does not take our writes"
-        if self._doubting_until is not None:
+        if self._doubt.reading:
             return "equity moved without a trade that explains it"
-        equity = self.equity()
-        if equity is None or not equity.complete or equity.age_s > self._parts.rules.equity_max_age_s:
+        if not self._usable(self.equity()):
             return "equity is not known well enough"
         return ""
 
@@ -128,10 +136,9 @@ class Account:
             case Heartbeat(received):
                 self.watch.on_heartbeat(received)
             case Resync():
-                self.watch.on_positions(event.positions)
-                self.watch.on_account(event.account)
-                for flow in event.cash_flows:
-                    self.guard.on_flow(flow, self._parts.clock.wall())
+                self.watch.on_positions(event.positions, event.fills)
+                self._doubt.take(event.cash_flows)
+                self._anchor(event.account)
             case StreamDown():
                 self._parts.notifier.notify("notice", "account stream broken", event.reason, self.member.connection_id)
             case _:
@@ -139,52 +146,61 @@ class Account:
         self.check()
 
     def _anchor(self, snapshot: AccountSnapshot) -> None:
+        """The broker's figure against ours: what trades and prices do not explain may be money paid in or out."""
+        followed = self._usable(self.equity())
         anchored = self.watch.on_account(snapshot)
-        peak = self.guard.mark.high_water_mark if self.guard.mark else None
-        if anchored.jump is not None and peak and abs(anchored.jump) > UNEXPLAINED_SHARE * peak:
-            moved = f"{'rose' if anchored.jump > 0 else 'fell'} by {plain(abs(anchored.jump))} {snapshot.currency}"
-            self._doubt(f"equity {moved} without a trade that explains it")
-
-    def _doubt(self, why: str) -> None:
-        """INV-13: REDUCING, read the cash flows within 5 s, then decide."""
-        if self._doubting_until is None:
-            log.info("unexplained equity", connection=self.member.connection_id, why=why)
-            self._doubting_until = self._parts.clock.monotonic() + FLOWS_PATIENCE_S
-            self._spawn(self._read_flows())
-
-    async def _read_flows(self) -> None:
+        self._figure_at = self.market.market_now or snapshot.at
         mark = self.guard.mark
-        since = mark.last_flow_at if mark and mark.last_flow_at else None
-        try:
-            if since is not None:
-                async with asyncio.timeout(FLOWS_PATIENCE_S):
-                    flows = await self.desk.broker.cash_flows(since - FLOWS_OVERLAP)
-                fresh = [flow for flow in flows if self.guard.on_flow(flow, self._parts.clock.wall())]
-                if fresh:
-                    await self._parts.store.record_flows(self.member.connection_id, fresh)
-        except (BrokerError, TimeoutError) as error:
-            log.warning("cash flows could not be read", connection=self.member.connection_id, error=str(error))
-        finally:
-            self._doubting_until = None
-        self.check()
+        if mark is None or snapshot.equity is None:
+            return
+        jump = anchored.jump
+        if jump is None or not followed:
+            # Nobody watched in between (start, break, dead feed): compare with what was last judged.
+            jump = snapshot.equity - (mark.high_water_mark if self._judged is None else self._judged)
+        if abs(jump) > UNEXPLAINED_SHARE * mark.high_water_mark:
+            moved = f"{'rose' if jump > 0 else 'fell'} by {plain(abs(jump))} {snapshot.currency}"
+            self._doubt.raise_(self.member.connection_id, f"equity {moved} without a trade that explains it")
+
+    def _usable(self, equity: Equity | None) -> bool:
+        return equity is not None and equity.complete and equity.age_s <= self._parts.rules.equity_max_age_s
 
     # ---- protection
 
     def check(self) -> None:
         """Judge the equity as known now; breach latches and closes. Called on every account event and held quote."""
-        equity = self.equity()
-        now = self._parts.clock.monotonic()
-        if equity is None or not equity.complete or equity.age_s > self._parts.rules.equity_max_age_s:
+        equity, snapshot = self.equity(), self.watch.snapshot
+        if equity is None or snapshot is None or not self._usable(equity) or self._doubt.waiting:
             return
-        if self._doubting_until is not None and now < self._doubting_until:
-            return
-        snapshot = self.watch.snapshot
-        market_now = self.market.market_now
-        if snapshot is None or market_now is None:
-            return
-        self.verdict = self.guard.observe(equity.value, snapshot.balance, market_now, self._parts.clock.wall())
-        if self.verdict.breached and self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id) is None:
+        if self._restart_wanted:
+            self._restart_wanted = False
+            if self.guard.breaches(equity.value):
+                self.guard.restart(equity.value, self._parts.clock.wall(), flows_in=self._figure_at)
+        self._judged = equity.value
+        self.verdict = self.guard.observe(
+            equity.value,
+            snapshot.balance,
+            self.market.market_now or snapshot.at,
+            self._parts.clock.wall(),
+            flows_in=self._figure_at,
+        )
+        if self.verdict.breached and self._may_close():
             self._breach(self.verdict, equity.value, snapshot.currency)
+
+    def _may_close(self) -> bool:
+        """Once an episode; a halt that somebody else set stops entries, not this: it must not cost the account."""
+        halt = self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id)
+        if halt is None:
+            return True
+        held = self.watch.holdings if self._parts.rules.scope is EmergencyScope.ACCOUNT else self.desk.open_legs()
+        return halt.state is ConnectionState.HALTED and halt.set_by != GUARD and any(True for _ in held)
+
+    def tend(self) -> None:
+        """Once a second: judge, and mend what keeps us from judging or from closing."""
+        self.check()
+        halt = self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id)
+        if halt is not None and halt.state is ConnectionState.FLATTENING:
+            self.resume_flattening(halt)
+        self._reader.tend(blind=not self._usable(self.equity()))
 
     def _breach(self, verdict: Verdict, equity: Decimal, currency: str) -> None:
         peak = self.guard.mark.high_water_mark if self.guard.mark else ZERO
@@ -192,7 +208,7 @@ class Account:
             f"drawdown {verdict.drawdown * 100:.2f} % (equity {equity:.2f} {currency}, high-water mark {peak:.2f} "
             f"{currency}) reached the limit of {self.member.max_drawdown * 100:.2f} %"
         )
-        self.flatten(reason, "drawdown_guard")
+        self.flatten(reason, GUARD)
 
     def flatten(self, reason: str, by: str) -> None:
         """Latch FLATTENING and close everything in scope, in a lane of its own."""
@@ -215,10 +231,9 @@ class Account:
 
         Only where the old mark would: a halt for another reason keeps it (INV-13: the mark never falls by itself).
         """
-        equity = self.equity()
-        if equity is not None and self.verdict is not None and self.verdict.breached:
-            self.guard.restart(equity.value, self._parts.clock.wall())
-            self.verdict = None
+        self._restart_wanted = True
+        self.verdict = None
+        self.check()
 
     def resume_flattening(self, halt: Halt) -> None:
         """Pursue a latched FLATTENING, also one that a crash interrupted."""
@@ -235,8 +250,10 @@ class Account:
                 ours=self._our_volume,
                 announce=self._announce,
                 heard=self.desk.take_report,
+                unresolved=self._entries_in_doubt,
             ),
-            epoch=halt.set_at.isoformat(),
+            # With the time of this start: a restart in the middle must not meet its predecessor's client ids.
+            epoch=f"{halt.set_at.isoformat()}/{self._parts.clock.wall().isoformat()}",
         )
         passes = await close.until_flat()
         self._parts.halts.set(replace(halt, state=ConnectionState.HALTED))
@@ -254,6 +271,9 @@ class Account:
             ZERO,
         )
 
+    def _entries_in_doubt(self) -> bool:
+        return any(ticket.intent.purpose is OrderPurpose.ENTRY for ticket in self.desk.ledger.unsettled())
+
     def _announce(self, intent: OrderIntent) -> None:
         leg = self.desk.ledger.open_leg(intent.symbol)
         if leg is not None:
@@ -266,6 +286,7 @@ class Account:
         """Persist the mark and one point of the equity curve. Raises StoreError."""
         if self.guard.mark is not None:
             await self._parts.store.save_mark(self.guard.mark)
+        await self._doubt.save(self.member.connection_id, self._parts.store)
         equity, snapshot, drawdown = self.equity(), self.watch.snapshot, self.drawdown()
         if equity is not None and equity.complete and snapshot is not None and drawdown is not None:
             await self._parts.store.record_equity(

@@ -289,7 +289,7 @@ class Flow:
     async def on_timer(self) -> None:
         """Once a second: judge every account, persist halts, show equity."""
         for account in self.accounts.values():
-            account.check()
+            account.tend()
             self._tell(lambda seen, a=account: seen.saw_equity(a.member.connection_id, a.equity()))  # type: ignore[misc]
         await self._parts.halts.save()
         await self._finish_closes()

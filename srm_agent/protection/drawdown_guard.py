@@ -48,15 +48,30 @@ class DrawdownGuard:
         self._connection = connection
         self._limits = limits
         self._flows: set[str] = set()
+        self._included = None if mark is None else mark.last_flow_at
+        """Flows up to this market time are in the mark already."""
         self.mark = mark
 
-    def observe(self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime) -> Verdict:
-        """A complete, fresh equity. Raises the mark, starts a new day where one has begun, and judges."""
-        mark = self._mark_at(equity, balance, market_now, wall_now)
+    def observe(
+        self,
+        equity: Decimal,
+        balance: Decimal,
+        market_now: datetime,
+        wall_now: datetime,
+        *,
+        flows_in: datetime | None = None,
+    ) -> Verdict:
+        """A complete, fresh equity. Raises the mark, starts a new day where one has begun, and judges.
+
+        `flows_in`: market time up to which deposits and withdrawals are surely in this equity (that of the broker's
+        last figure: prices alone carry none), by default now. They must not move a raised mark a second time.
+        """
+        included = flows_in or market_now
+        mark = self._mark_at(equity, balance, market_now, wall_now, included)
         if equity > mark.high_water_mark:
-            # Flows up to now are in this equity, so that they must not move the mark a second time.
-            seen = market_now if mark.last_flow_at is None else max(market_now, mark.last_flow_at)
+            seen = included if mark.last_flow_at is None else max(included, mark.last_flow_at)
             mark = replace(mark, high_water_mark=stored(equity), last_flow_at=seen, updated_at=wall_now)
+            self._included = included if self._included is None else max(included, self._included)
         self.mark = mark
         drawdown = self.drawdown(equity)
         assert drawdown is not None
@@ -69,10 +84,22 @@ class DrawdownGuard:
             day_over=limit is not None and loss >= limit,
         )
 
-    def restart(self, equity: Decimal, wall_now: datetime) -> None:
+    def breaches(self, equity: Decimal) -> bool:
+        """Whether this equity would close everything."""
+        drawdown = self.drawdown(equity)
+        return drawdown is not None and drawdown >= self._limits.max_drawdown
+
+    def restart(self, equity: Decimal, wall_now: datetime, *, flows_in: datetime | None = None) -> None:
         """A named operator takes trading up again after an emergency close: the mark starts anew at `equity`."""
         if self.mark is not None:
-            self.mark = replace(self.mark, high_water_mark=stored(equity), day_base=stored(equity), updated_at=wall_now)
+            self._included = flows_in or self._included
+            self.mark = replace(
+                self.mark,
+                high_water_mark=stored(equity),
+                day_base=stored(equity),
+                last_flow_at=flows_in or self.mark.last_flow_at,
+                updated_at=wall_now,
+            )
 
     def drawdown(self, equity: Decimal) -> Decimal | None:
         """(mark - equity) / mark, at least 0; None before the first mark."""
@@ -88,7 +115,7 @@ class DrawdownGuard:
         """
         if self.mark is None or flow.flow_id in self._flows or flow.kind not in ("deposit", "withdrawal"):
             return False
-        if self.mark.last_flow_at is not None and flow.at <= self.mark.last_flow_at:
+        if self._included is not None and flow.at <= self._included:
             return False
         self._flows.add(flow.flow_id)
         self.mark = replace(
@@ -96,22 +123,25 @@ class DrawdownGuard:
             high_water_mark=max(ZERO, self.mark.high_water_mark + flow.amount),
             start_equity=self.mark.start_equity + flow.amount,
             day_base=max(ZERO, self.mark.day_base + flow.amount),
-            last_flow_at=flow.at,
+            last_flow_at=flow.at if self.mark.last_flow_at is None else max(flow.at, self.mark.last_flow_at),
             updated_at=wall_now,
         )
         return True
 
-    def _mark_at(self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime) -> ProtectionMark:
+    def _mark_at(
+        self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime, included: datetime
+    ) -> ProtectionMark:
         day = market_now.astimezone(self._limits.zone).date().isoformat()
         base = stored(self._base(equity, balance))
         if self.mark is None:
+            self._included = included
             return ProtectionMark(
                 connection_id=self._connection,
                 high_water_mark=stored(equity),
                 start_equity=stored(equity),
                 day=day,
                 day_base=base,
-                last_flow_at=market_now,
+                last_flow_at=included,
                 updated_at=wall_now,
             )
         if day > self.mark.day:

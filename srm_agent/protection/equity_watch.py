@@ -6,7 +6,7 @@ Between two broker figures equity is linear in prices: `cash + sum(net lot x con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -39,8 +39,11 @@ class EquityWatch:
         self._instrument = instrument
         self._net: dict[Symbol, Decimal] = {}
         self._cash: Decimal | None = None
-        self._pending: tuple[Decimal, Decimal] | None = None
-        self._balance = ZERO
+        """At the last broker figure; None until everything held then has had a price."""
+        self._at_figure: dict[Symbol, Decimal] | None = None
+        """Net lots at the last broker figure."""
+        self._moved = ZERO
+        """Cash that fills have moved since the last broker figure."""
         self._heard: float | None = None
         self._seen: dict[FillId, None] = {}
         self.snapshot: AccountSnapshot | None = None
@@ -54,18 +57,25 @@ class EquityWatch:
         """Whether a quote of this symbol changes the account's equity."""
         return symbol in self._net
 
-    def on_positions(self, positions: Iterable[BrokerPosition]) -> None:
-        """A full picture of the account's positions; call `on_account` with the figure read beside it."""
+    @property
+    def holdings(self) -> Mapping[Symbol, Decimal]:
+        """Signed lots by symbol, as far as positions and fills have told."""
+        return self._net
+
+    def on_positions(self, positions: Iterable[BrokerPosition], fills: Iterable[Fill] = ()) -> None:
+        """A full picture of the account's positions; call `on_account` with the figure read beside it.
+
+        `fills` are executions that the picture contains: told again later they change nothing.
+        """
         self._net = {p.symbol: int(p.side) * p.lot for p in positions if p.lot}
-        self._cash = None
+        self._cash = self._at_figure = None
+        for fill in fills:
+            self._first_time(fill)
 
     def on_fill(self, fill: Fill) -> None:
         """An execution on the account, ours or not; repeats are ignored."""
-        if fill.fill_id in self._seen:
+        if not self._first_time(fill):
             return
-        self._seen[fill.fill_id] = None
-        if len(self._seen) > REMEMBERED_FILLS:
-            del self._seen[next(iter(self._seen))]
         instrument = self._instrument(fill.symbol)
         signed = int(fill.side) * fill.lot
         net = self._net.get(fill.symbol, ZERO) + signed
@@ -73,21 +83,21 @@ class EquityWatch:
             self._net[fill.symbol] = net
         else:
             self._net.pop(fill.symbol, None)
-        if self._cash is not None and instrument is not None:
-            self._cash -= signed * fill.price * instrument.contract_size + fill.fee
-        elif instrument is None:
-            self._cash = None
+        if instrument is None:
+            self._cash = self._at_figure = None  # what it moved is not known: the broker's next figure is
+        else:
+            self._moved -= signed * fill.price * instrument.contract_size + fill.fee
 
     def on_account(self, snapshot: AccountSnapshot) -> Anchored:
         """The broker's figure: the new anchor. Without an equity in it, equity stays incomplete."""
         before = self._value()
         self.snapshot = snapshot
-        self._heard = snapshot.received
+        self._heard = snapshot.received if self._heard is None else max(self._heard, snapshot.received)
+        self._cash, self._moved = None, ZERO
+        self._at_figure = None if snapshot.equity is None else dict(self._net)
         if snapshot.equity is None:
-            self._cash = None
             return Anchored(None)
-        worth = self._holdings()
-        self._cash = None if worth is None else snapshot.equity - worth
+        self._value()
         return Anchored(None if before is None else snapshot.equity - before)
 
     def on_heartbeat(self, received: float) -> None:
@@ -96,33 +106,51 @@ class EquityWatch:
             self._heard = received
 
     def equity(self, now: float) -> Equity | None:
-        """Equity and how old its oldest part is, None before the first broker figure."""
+        """Equity and how old its oldest part is, None before the first broker figure.
+
+        A broker figure is complete by itself, as old as it is: so an account with something that nobody quotes is
+        guarded as long as its figure is read again and again.
+        """
         if self.snapshot is None or self._heard is None:
             return None
-        value = self._value()
-        complete = value is not None
+        value, told = self._value(), self.snapshot.equity
         if value is None:
-            value = self.snapshot.equity if self.snapshot.equity is not None else self.snapshot.balance
+            if told is None:
+                return Equity(value=self.snapshot.balance, complete=False, age_s=now - self._heard)
+            return Equity(value=told, complete=True, age_s=now - self.snapshot.received)
         ages = [now - self._heard]
         for symbol in self._net:
             quote = self._quote(symbol)
             if quote is not None:
                 ages.append(now - quote.received)
-        return Equity(value=value, complete=complete, age_s=max(ages))
+        age_s = max(ages)
+        return Equity(
+            value=value, complete=True, age_s=age_s if told is None else min(age_s, now - self.snapshot.received)
+        )
+
+    def remembered(self) -> int:
+        """How many fill ids are kept."""
+        return len(self._seen)
+
+    def _first_time(self, fill: Fill) -> bool:
+        if fill.fill_id in self._seen:
+            return False
+        self._seen[fill.fill_id] = None
+        if len(self._seen) > REMEMBERED_FILLS:
+            del self._seen[next(iter(self._seen))]
+        return True
 
     def _value(self) -> Decimal | None:
-        if self._cash is None and self.snapshot is not None and self.snapshot.equity is not None:
-            # The anchor came before the first quote of something held: anchor on the first chance.
-            worth = self._holdings()
-            if worth is None:
-                return None
-            self._cash = self.snapshot.equity - worth
-        worth = self._holdings()
-        return None if self._cash is None or worth is None else self._cash + worth
+        if self._cash is None and self._at_figure is not None and self.snapshot is not None:
+            # The figure may have come before the first price of something held: anchored on the first chance.
+            then = self._worth(self._at_figure)
+            self._cash = None if then is None or self.snapshot.equity is None else self.snapshot.equity - then
+        worth = self._worth(self._net)
+        return None if self._cash is None or worth is None else self._cash + self._moved + worth
 
-    def _holdings(self) -> Decimal | None:
+    def _worth(self, holdings: Mapping[Symbol, Decimal]) -> Decimal | None:
         worth = ZERO
-        for symbol, net in self._net.items():
+        for symbol, net in holdings.items():
             quote, instrument = self._quote(symbol), self._instrument(symbol)
             if quote is None or instrument is None:
                 return None

@@ -90,6 +90,37 @@ def test_flows_from_before_the_mark_are_in_it_already() -> None:
     assert guard.on_flow(a_flow("500", after=-60), AT) is False
 
 
+def test_flows_of_the_same_moment_all_count_and_so_does_one_listed_late() -> None:
+    """Two transfers in one millisecond, and an earlier one that the broker lists later, each move the mark."""
+    guard = a_guard()
+    observe(guard, "1000")
+    counted = [guard.on_flow(a_flow("100", number, after=after), AT) for number, after in ((1, 9), (2, 9), (3, 5))]
+    assert counted == [True, True, True]
+    assert guard.mark is not None
+    assert guard.mark.high_water_mark == 1300
+
+
+def test_a_withdrawal_that_the_raised_mark_cannot_contain_counts() -> None:
+    """A new high by prices alone, after the money left and before the broker's figure says so: no phantom drawdown."""
+    guard = a_guard()
+    observe(guard, "1000")
+    later = AT + timedelta(seconds=10)
+    guard.observe(Decimal(1010), Decimal(1000), later, AT, flows_in=AT + timedelta(seconds=5))
+    assert guard.on_flow(a_flow("-505", kind="withdrawal", after=9), AT)
+    assert observe(guard, "505", later)[:2] == (Decimal(0), False)
+
+
+def test_a_restarted_mark_forgets_flows_that_its_equity_contains() -> None:
+    """After an operator's resume drawdown is measured from there, older deposits included."""
+    guard = a_guard()
+    observe(guard, "1000")
+    observe(guard, "700")
+    assert guard.breaches(Decimal(700))
+    guard.restart(Decimal(700), AT, flows_in=AT + timedelta(seconds=60))
+    assert not guard.on_flow(a_flow("500", after=30), AT)
+    assert observe(guard, "700")[1] is False
+
+
 def test_the_day_begins_in_the_configured_zone() -> None:
     """The day's base is taken anew at midnight of the zone, not of UTC."""
     guard = a_guard(daily="0.05", zone="Asia/Jakarta")  # UTC+7: midnight is 17:00 UTC

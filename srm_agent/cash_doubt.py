@@ -1,0 +1,91 @@
+"""Equity that moved without a trade: REDUCING, read the cash flows within 5 s, then decide (INV-13)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
+
+import structlog
+
+from srm_agent.clock import Clock
+from srm_agent.domain.accounts import CashFlow
+from srm_agent.domain.ids import ConnectionId
+from srm_agent.errors import BrokerError
+from srm_agent.ports import Broker, ProtectionStore
+from srm_agent.protection.drawdown_guard import DrawdownGuard
+
+log = structlog.get_logger()
+
+PATIENCE_S = 5.0
+OVERLAP = timedelta(minutes=10)
+
+
+class CashDoubt:
+    """Reads what was paid in and out of one account, when told to, and keeps it for the store."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        guard: DrawdownGuard,
+        clock: Clock,
+        *,
+        spawn: Callable[[Coroutine[object, object, None]], object],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._broker = broker
+        self._guard = guard
+        self._clock = clock
+        self._spawn = spawn
+        self._on_end = on_end
+        self._again = False
+        self._until: float | None = None
+        self._unsaved: list[CashFlow] = []
+
+    @property
+    def reading(self) -> bool:
+        """Whether the cash flows are being read: equity is known, what it means is not."""
+        return self._until is not None
+
+    @property
+    def waiting(self) -> bool:
+        """`reading`, and the patience for it has not run out."""
+        return self._until is not None and self._clock.monotonic() < self._until
+
+    def take(self, flows: Iterable[CashFlow]) -> bool:
+        """Flows that were read: each moves the mark once, by id. True when one was new."""
+        fresh = [flow for flow in flows if self._guard.on_flow(flow, self._clock.wall())]
+        self._unsaved += fresh
+        return bool(fresh)
+
+    def raise_(self, connection: ConnectionId, why: str) -> None:
+        """Doubt: equity means nothing until the flows have been read, or five seconds have passed."""
+        if self._until is not None:
+            self._again = True  # what moved during a reading may not be in it
+            return
+        log.info("unexplained equity", connection=connection, why=why)
+        self._until = self._clock.monotonic() + PATIENCE_S
+        self._spawn(self._read(connection))
+
+    async def _read(self, connection: ConnectionId) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    self._again = False
+                    mark = self._guard.mark
+                    if mark is not None and mark.last_flow_at is not None:
+                        self.take(await self._broker.cash_flows(mark.last_flow_at - OVERLAP))
+                    if not self._again:
+                        break
+        except (BrokerError, TimeoutError) as error:
+            log.warning("cash flows could not be read", connection=connection, error=str(error))
+        finally:
+            self._until = None
+        self._on_end()
+
+    async def save(self, connection: ConnectionId, store: ProtectionStore) -> None:
+        """Write the flows that were found. Raises StoreError; they are then written next time."""
+        if self._unsaved:
+            flows = list(self._unsaved)
+            await store.record_flows(connection, flows)
+            del self._unsaved[: len(flows)]
