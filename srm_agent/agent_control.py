@@ -91,7 +91,7 @@ class AgentControl:
                 set_by=operator,
             )
         )
-        self._notifier.notify("warning", "halted by operator", f"{scope.value} {key}: {reason} ({operator})")
+        self._notifier.notify("warning", "halted by operator", f"{_named(scope, key)}: {reason} ({operator})")
         await self._halts.save()
 
     async def resume(self, scope: HaltScope, key: str, operator: str) -> bool:
@@ -99,10 +99,10 @@ class AgentControl:
         self._known(scope, key)
         halt = self._halts.find(scope, key)
         if halt is not None and halt.state is ConnectionState.FLATTENING:
-            raise UsageError(f"{scope.value} {key} is being flattened: resume it when status shows HALTED")
+            raise UsageError(f"{_named(scope, key)} is being flattened: resume it when status shows HALTED")
         cleared = await self._halts.clear(scope, key, operator, self._clock.wall())
         if cleared:
-            self._notifier.notify("warning", "resumed by operator", f"{scope.value} {key} ({operator})")
+            self._notifier.notify("warning", "resumed by operator", f"{_named(scope, key)} ({operator})")
             account = self._flow.accounts.get(ConnectionId(key))
             if scope is HaltScope.CONNECTION and account is not None:
                 account.restart_mark()
@@ -138,3 +138,7 @@ class AgentControl:
             "unsettled_orders": len(account.desk.ledger.unsettled()),
             "halted_symbols": dict(account.desk.halted_symbols),
         }
+
+
+def _named(scope: HaltScope, key: str) -> str:
+    return f"{scope.value} {key}".rstrip()

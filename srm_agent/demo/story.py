@@ -43,20 +43,20 @@ class Story:
     )
     explained: Decision | None = None
     """The accepted decision whose lot was changed by the most rules."""
-    _sessions: dict[str, str] = field(default_factory=dict)
+    _sessions: dict[tuple[ConnectionId, str], str] = field(default_factory=dict)
+    """Of the decision under way by connection and symbol (there is only one at a time on a netting venue)."""
 
     def saw_signal(self, signal: Signal, context: MarketContext | None) -> None:
-        """Count openings; remember the session."""
+        """Count openings."""
         if isinstance(signal, OpenSignal):
             self.opening_signals += 1
-        if context is not None and isinstance(signal, OpenSignal):
-            self._sessions[signal.symbol] = context.session.value
         self.recent.append(signal)
 
     def saw_decision(self, decision: Decision) -> None:
         """Count by reason; keep the most telling one for the waterfall."""
         if decision.accepted:
             self.accepted += 1
+            self._sessions[decision.connection_id, decision.symbol] = decision.inputs.get("session", "")
             if self.explained is None or _telling(decision) > _telling(self.explained):
                 self.explained = decision
         else:
@@ -65,7 +65,7 @@ class Story:
 
     def saw_execution(self, measure: ExecutionMeasure) -> None:
         """Keep every entry, also those that filled nothing."""
-        self.measures.append((measure, self._sessions.get(measure.symbol, "")))
+        self.measures.append((measure, self._sessions.get((measure.connection_id, measure.symbol), "")))
         self.recent.append(measure)
 
     def saw_trade(self, trade: ClosedTrade, score: ProviderScore) -> None:

@@ -164,7 +164,7 @@ class ConnectionSettings(StrictModel):
 
 
 class LearningSettings(StrictModel):
-    """The cold-start rung of the ladder (learning.md 1.4): scale prior for slippage."""
+    """The first rung of learning, before there are fills to learn from: a scale for slippage, a prior for scores."""
 
     slippage_mean: Positive = Field(Decimal("0.6"), description="expected slippage in units of the scale")
     slippage_upper: Positive = Field(Decimal("2.5"), description="upper bound in units of the scale")

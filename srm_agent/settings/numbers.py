@@ -80,6 +80,17 @@ class DistanceModel(StrictModel):
         return distance_text(self.domain())
 
 
+def _off(value: object) -> object:
+    """TOML has no null: the word `off` switches a gate or ceiling off."""
+    return None if value == "off" else value
+
+
+Gate = Annotated[DistanceModel | None, BeforeValidator(_off)]
+"""A distance, or "off"."""
+Ceiling = Annotated[Positive | None, BeforeValidator(_off)]
+"""A positive number, or "off"."""
+
+
 def pips(value: str) -> DistanceModel:
     """Shorthand for defaults."""
     return DistanceModel(pips=Decimal(value))

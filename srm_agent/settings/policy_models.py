@@ -20,10 +20,11 @@ from srm_agent.domain.policies import (
 )
 from srm_agent.domain.units import Distance
 from srm_agent.settings.numbers import (
+    Ceiling,
     DistanceModel,
     Fraction,
+    Gate,
     NotNegative,
-    Number,
     Positive,
     StrictModel,
     atr,
@@ -40,14 +41,14 @@ class FilterSettings(StrictModel):
     max_entry_drift: DistanceModel = Field(
         pips("5"), description="entry expired: the market moved this far beyond the signal price, adversely"
     )
-    max_expected_slippage: DistanceModel | None = Field(
-        pips("3"), description="refuse when the expected slippage is above this; omit to switch off"
+    max_expected_slippage: Gate = Field(
+        pips("3"), description="refuse when the expected slippage is above this; 'off' switches it off"
     )
-    max_spread: DistanceModel | None = Field(pips("6"), description="refuse when the spread is above this")
+    max_spread: Gate = Field(pips("6"), description="refuse when the spread is above this; 'off' switches it off")
     missing_stop: Literal["refuse", "preset"] = Field("refuse", description="what to do with a signal without a stop")
     preset_stop: DistanceModel | None = Field(None, description="the stop used when missing_stop = preset")
-    min_stop: DistanceModel | None = Field(pips("1"), description="refuse stops nearer than this")
-    max_stop: DistanceModel | None = Field(pips("1000"), description="refuse stops farther than this")
+    min_stop: Gate = Field(pips("1"), description="refuse stops nearer than this; 'off' switches it off")
+    max_stop: Gate = Field(pips("1000"), description="refuse stops farther than this; 'off' switches it off")
     max_positions: int = Field(10, ge=1, le=1000, description="open legs per connection")
     duplicate_window_s: NotNegative = Field(
         Decimal(10), description="seconds in which the same trade under a new signal id is a duplicate"
@@ -155,8 +156,8 @@ class LimitSettings(StrictModel):
 
     max_risk: Fraction = Field(Decimal("0.02"), description="of equity, lost at the buffered stop: never exceeded")
     max_open_risk: Fraction = Field(Decimal("0.06"), description="of equity, over all open legs")
-    max_symbol_notional: Number | None = Field(None, description="times equity per symbol; omit for none")
-    max_total_notional: Number | None = Field(Decimal(20), description="times equity over all symbols")
+    max_symbol_notional: Ceiling = Field(None, description='times equity per symbol; "off" is none')
+    max_total_notional: Ceiling = Field(Decimal(20), description='times equity over all symbols; "off" is none')
     max_margin_use: Fraction = Field(Decimal("0.5"), description="of free margin an entry may take")
     max_slippage: DistanceModel = Field(pips("3"), description="entries are limit orders at touch +- this")
 

@@ -87,6 +87,14 @@ def test_each_mistake_is_named(write: Callable[[str], Path], change: tuple[str, 
         assert word in str(caught.value)
 
 
+def test_gates_and_ceilings_can_be_switched_off(write: Callable[[str], Path]) -> None:
+    """TOML has no null: the word off stands for it, where a key has a default."""
+    off = '[policies.fx.filter]\nmax_spread = "off"\n[policies.fx.limits]\nmax_total_notional = "off"\n'
+    policy = load(write(GOOD + off)).policies.fx.domain("fx")
+    assert policy.filter.max_spread is None
+    assert policy.limits.max_total_notional is None
+
+
 def test_a_missing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     """pydantic-settings would use defaults; we do not."""
     with pytest.raises(ConfigurationError, match=r"does not exist: start from config/srm\.example\.toml"):
