@@ -16,7 +16,7 @@ from srm_agent.domain.decisions import Decision
 from srm_agent.domain.units import plain
 from srm_agent.errors import UsageError
 from srm_agent.risk.explain import recompute, sentence, waterfall
-from srm_agent.risk.texts import Language
+from srm_agent.risk.texts import Language, texts
 from srm_agent.settings import Settings
 
 COLOURS = {"ACTIVE": "green", "REDUCING": "yellow", "FLATTENING": "red", "HALTED": "red"}
@@ -94,33 +94,38 @@ def _not_one(prefix: str, found: list[Decision], recent: list[Decision]) -> str:
 
 def _print_decision(console: Console, decision: Decision, language: Language) -> None:
     console.print(sentence(decision, language), style="bold", markup=False)
-    console.print(
-        f"decision {decision.decision_id}, connection {decision.connection_id}, signal {decision.signal_id}, "
-        f"{decision.decided_at:%Y-%m-%d %H:%M:%S} UTC, policy {decision.policy_version} ({decision.arm})",
-        style="dim",
-        markup=False,
+    words = texts(language).heading
+    record = words["record"].format(
+        id=decision.decision_id,
+        connection=decision.connection_id,
+        signal=decision.signal_id,
+        at=f"{decision.decided_at:%Y-%m-%d %H:%M:%S} UTC",
+        policy=decision.policy_version,
+        arm=decision.arm,
     )
+    console.print(record, style="dim", markup=False)
     if decision.steps:
         console.print(_waterfall(decision, language))
-    inputs = Table(title="what was known", title_justify="left")
-    inputs.add_column("input")
-    inputs.add_column("value")
+    inputs = Table(title=words["known"], title_justify="left")
+    inputs.add_column(words["input"])
+    inputs.add_column(words["value"])
     for name, value in sorted(decision.inputs.items()):
         inputs.add_row(name, value)
     console.print(inputs)
 
 
 def _waterfall(decision: Decision, language: Language) -> Table:
-    table = Table(title="the lot, step by step", title_justify="left")
-    for column in ("rule", "lot in", "lot out", "recomputed", "from"):
-        table.add_column(column, justify="right" if column in ("lot in", "lot out", "recomputed") else "left")
+    words = texts(language).heading
+    table = Table(title=words["steps"], title_justify="left")
+    for column in ("rule", "lot_in", "lot_out", "recomputed", "from"):
+        table.add_column(words[column], justify="left" if column in ("rule", "from") else "right")
     for bar, step in zip(waterfall(decision, language), decision.steps, strict=True):
         same = recompute(step) == step.lot_out
         table.add_row(
             bar.label,
             plain(bar.lot_in),
             plain(bar.lot_out),
-            Text("equal", "green") if same else Text(plain(recompute(step)), "red"),
+            Text(words["equal"], "green") if same else Text(plain(recompute(step)), "red"),
             ", ".join(f"{name}={value}" for name, value in step.inputs.items()),
         )
     return table

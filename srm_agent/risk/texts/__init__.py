@@ -21,8 +21,12 @@ class Language(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """One language: `reason` by ReasonCode, `rule` (labels) and `cause` (half sentences) by rule, `frame` sentences."""
+    """One language: `reason` by ReasonCode, `rule` (labels) and `cause` (half sentences) by rule, `frame` sentences.
 
+    `heading` are the words of tables.
+    """
+
+    heading: Mapping[str, str]
     frame: Mapping[str, str]
     reason: Mapping[str, str]
     rule: Mapping[str, str]
@@ -37,6 +41,7 @@ def texts(language: Language) -> Texts:
     """The texts of a language, read once from the package."""
     body = tomllib.loads(files(__package__).joinpath(f"{language.value}.toml").read_text(encoding="utf-8"))
     return Texts(
+        heading=body["heading"],
         frame=body["frame"],
         reason=body["reason"],
         rule=body["rule"],
