@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
@@ -109,15 +109,24 @@ class FanOut:
         return next((market for market in self._markets.values() if signal.symbol in market.instruments), None)
 
     def decide(
-        self, signal: OpenSignal, accounts: Mapping[ConnectionId, Account], *, tombstone: bool
+        self,
+        signal: OpenSignal,
+        accounts: Mapping[ConnectionId, Account],
+        *,
+        tombstone: bool,
+        decided: Container[ConnectionId] = (),
     ) -> Iterator[Planned]:
-        """A verdict per follower, in a fair rotating order; accepted ones are reserved before the next is decided."""
+        """A verdict per follower, in a fair rotating order; accepted ones are reserved before the next is decided.
+
+        Followers who have been `decided` (a repeat after an outage), or whose order an earlier process has sent, are
+        left out: their decision stands, and nothing is sent twice (INV-1).
+        """
         twin = self._age_of_twin(signal)
         score = self._scorer.score(signal.provider)
         shared: dict[str, _Common] = {}
         for member in self._roster.followers(signal.provider):
             account = accounts.get(member.connection_id)
-            if account is None:
+            if account is None or member.connection_id in decided or account.desk.entered_before(signal.signal_id):
                 continue
             common = shared.get(member.venue)
             if common is None:

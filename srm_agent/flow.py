@@ -10,22 +10,25 @@ time -> what is due                on_timer
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from srm_agent.account import Account
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
-from srm_agent.domain.decisions import ReasonCode
+from srm_agent.domain.decisions import Decision, ReasonCode
 from srm_agent.domain.events import AccountEvent
-from srm_agent.domain.ids import ClientOrderId, ConnectionId
+from srm_agent.domain.ids import ClientOrderId, ConnectionId, LegId, ProviderKey, SignalId
 from srm_agent.domain.market import Quote
 from srm_agent.domain.orders import OrderIntent, OrderPurpose
 from srm_agent.domain.signals import CancelSignal, CloseSignal, ModifySignal, OpenSignal, Signal
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg
-from srm_agent.errors import OutcomeUnknown, StoreError
+from srm_agent.domain.units import ONE
+from srm_agent.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from srm_agent.execution.desk import Desk
 from srm_agent.execution.ledger import Change
 from srm_agent.execution.legs import closed_trade
@@ -40,6 +43,15 @@ from srm_agent.protection.halts import HaltBoard
 log = structlog.get_logger()
 
 LATE_FILL_ADOPTED_S = 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A message about an earlier signal, and what tells whether it is still to be carried out."""
+
+    signal: Signal
+    pending: Sequence[Callable[[], bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +79,10 @@ class Flow:
         self.observers: list[Observer] = []
         self.draining = False
         """The daemon is stopping: no entries after this (F14)."""
-        self._closing: dict[str, tuple[CloseSignal, list[tuple[Account, Leg]]]] = {}
+        self._following: dict[tuple[ProviderKey, str], Following] = {}
+        self._followed = asyncio.Event()
+        self._decided: dict[SignalId, set[ConnectionId]] = {}
+        """Whose decision on a signal is committed, while that signal is not finished."""
         self._arrivals: dict[ClientOrderId, Arrival] = {}
         self.counters: dict[str, int] = {
             "signals": 0,
@@ -96,59 +111,88 @@ class Flow:
     async def on_signal(self, signal: Signal) -> None:
         """A committed message: decided for every follower, or passed to the legs it concerns, then finished (INV-3).
 
-        A close is finished when its exits have left, so that a crash in between repeats it. Raises StoreError.
+        What follows a signal acts at once and is finished when it is done, so that a crash in between repeats it; it
+        never waits for the database (INV-10). An open raises StoreError, and may then be given again.
         """
         match signal:
             case OpenSignal():
-                self.counters["signals"] += 1
-                await self._open(signal)
+                if await self._open(signal):
+                    await self._finish(signal)
+                    self._decided.pop(signal.signal_id, None)
+                return
             case ModifySignal():
-                self._modify(signal)
+                following = self._modify(signal)
             case CloseSignal():
-                legs = self._close(signal)
-                if legs:
-                    self._closing[signal.receipt.message_id] = (signal, legs)
-                    return
+                following = self._close(signal)
             case CancelSignal():
                 self._parts.fan_out.cancel(signal.signal_id)
-        await self._finish(signal)
+                following = Following(signal, [])
+        self._following[signal.provider, signal.receipt.message_id] = following
+        self._followed.set()
 
     async def _finish(self, signal: Signal) -> None:
         await self._parts.signals.finish(signal.provider, signal.receipt.message_id, self._parts.clock.wall())
 
-    async def _open(self, signal: OpenSignal) -> None:
+    async def _open(self, signal: OpenSignal) -> bool:
+        """True when every follower's decision is committed; False when the daemon stops (the next start goes on)."""
+        if self.draining:
+            return False
+        decided = self._decided.setdefault(signal.signal_id, set())
+        if not decided:
+            self.counters["signals"] += 1
         market = self._parts.fan_out.market_of(signal)
         self._tell(lambda seen: seen.saw_signal(signal, None if market is None else market.context(signal.symbol)))
         tombstone = await self._parts.signals.closed_before_open(signal.signal_id)
         size, batch = self._parts.first_chunk, list[Planned]()
-        for planned in self._parts.fan_out.decide(signal, self.accounts, tombstone=tombstone):
+        for planned in self._parts.fan_out.decide(signal, self.accounts, tombstone=tombstone, decided=decided):
             batch.append(planned)
             if len(batch) >= size:
-                await self._commit_and_send(batch)
+                await self._commit_and_send(batch, decided)
                 size, batch = self._parts.chunk, []
         if batch:
-            await self._commit_and_send(batch)
+            await self._commit_and_send(batch, decided)
+        return True
 
-    async def _commit_and_send(self, batch: Sequence[Planned]) -> None:
+    async def _commit_and_send(self, batch: Sequence[Planned], decided: set[ConnectionId]) -> None:
         """Decisions, intents and legs in one transaction; orders leave after it, or not at all (INV-2)."""
         orders = [(planned.account, planned.order) for planned in batch if planned.order is not None]
         try:
-            await self._parts.journal.record(
+            await self._record(
                 [planned.decision for planned in batch],
                 [order.intent for _, order in orders],
                 [order.leg for _, order in orders],
             )
-        except (StoreError, OutcomeUnknown) as error:
+        except StoreError as error:
             log.error("decisions could not be committed, nothing is sent", count=len(batch), error=str(error))
             for account, order in orders:
                 account.desk.withdraw(order.intent, "STORE_UNAVAILABLE")
             raise
+        decided.update(planned.decision.connection_id for planned in batch)
         for account, order in orders:
             self._arrivals[order.intent.client_id] = order.arrival
             account.desk.send(order.intent)
             self.counters["orders"] += 1
         for planned in batch:
             self._record_verdict(planned)
+
+    async def _record(self, decisions: Sequence[Decision], intents: Sequence[OrderIntent], legs: Sequence[Leg]) -> None:
+        """Raises StoreError when nothing was written.
+
+        A commit in doubt is written again, the same rows, until it is sure: another decision on this signal would
+        meet the rows of this one. Orders that wait too long for it end by their deadline.
+        """
+        doubt, pause = False, FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._parts.journal.record(decisions, intents, legs)
+            except OutcomeUnknown as error:
+                doubt = True
+                log.warning("commit of decisions in doubt, written again", error=str(error))
+            except StoreUnavailable:
+                if not doubt:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def _record_verdict(self, planned: Planned) -> None:
         decision = planned.decision
@@ -163,28 +207,37 @@ class Flow:
         )
         self._tell(lambda seen: seen.saw_decision(decision))
 
-    def _modify(self, signal: ModifySignal) -> None:
-        for account, leg in self._legs_of(signal):
-            account.desk.moves.want(leg, signal.stop_loss, signal.take_profit)
-
-    def _close(self, signal: CloseSignal) -> list[tuple[Account, Leg]]:
-        if signal.fraction >= 1:
-            self._parts.fan_out.cancel(signal.signal_id)
+    def _modify(self, signal: ModifySignal) -> Following:
         legs = self._legs_of(signal)
         for account, leg in legs:
-            account.desk.close(leg, signal.fraction, CloseReason.PROVIDER, f"close:{signal.receipt.message_id}")
-        return legs
+            account.desk.moves.want(leg, signal.stop_loss, signal.take_profit)
+        return Following(signal, [partial(account.desk.moves.pending, leg.leg_id) for account, leg in legs])
 
-    async def _finish_closes(self) -> None:
-        """Full closes end with their legs, part closes when their order is in the journal."""
-        for message_id, (signal, legs) in list(self._closing.items()):
-            if not any(self._pending(account, leg, signal) for account, leg in legs):
-                await self._finish(signal)
-                del self._closing[message_id]
+    def _close(self, signal: CloseSignal) -> Following:
+        if signal.fraction >= 1:
+            self._parts.fan_out.cancel(signal.signal_id)
+        legs, label = self._legs_of(signal), f"close:{signal.receipt.message_id}"
+        for account, leg in legs:
+            account.desk.close(leg, signal.fraction, CloseReason.PROVIDER, label)
+        return Following(signal, [partial(account.desk.exits.pending, leg.leg_id, label) for account, leg in legs])
 
-    @staticmethod
-    def _pending(account: Account, leg: Leg, signal: CloseSignal) -> bool:
-        return account.desk.exits.pending(leg.leg_id, f"close:{signal.receipt.message_id}")
+    async def run_followers(self) -> None:
+        """Finish closes and changes as soon as they are done, so that a crash repeats as little as possible."""
+        while True:
+            await self._followed.wait()
+            self._followed.clear()
+            try:
+                await self._finish_followers()
+            except (StoreError, OutcomeUnknown) as error:
+                log.warning("signals wait for the database to be finished", error=str(error))
+                await asyncio.sleep(LONGEST_PAUSE_S)
+                self._followed.set()
+
+    async def _finish_followers(self) -> None:
+        for key, following in list(self._following.items()):
+            if not any(pending() for pending in following.pending):
+                await self._finish(following.signal)
+                self._following.pop(key, None)
 
     def _legs_of(self, signal: ModifySignal | CloseSignal) -> list[tuple[Account, Leg]]:
         found = []
@@ -200,15 +253,19 @@ class Flow:
         """Why an entry may no longer leave; exits always may (INV-10)."""
         if intent.purpose is not OrderPurpose.ENTRY:
             return None
-        if (
-            self.draining
-            or account.state() is not ConnectionState.ACTIVE
-            or self._parts.halts.find(HaltScope.ALL) is not None
-        ):
+        if self.draining or account.state() is not ConnectionState.ACTIVE or self._halted(account, intent):
             return ReasonCode.HALTED_BEFORE_SEND
         if intent.signal_id is not None and self._parts.fan_out.cancelled(intent.signal_id):
             return ReasonCode.CLOSED_BEFORE_OPEN
         return None
+
+    def _halted(self, account: Account, intent: OrderIntent) -> bool:
+        halts, leg = self._parts.halts, account.desk.ledger.legs.get(intent.leg_id or LegId(""))
+        return (
+            halts.find(HaltScope.ALL) is not None
+            or halts.find(HaltScope.SYMBOL, intent.symbol) is not None
+            or (leg is not None and halts.find(HaltScope.PROVIDER, str(leg.provider)) is not None)
+        )
 
     # ---- report, fill -> journal, learning
 
@@ -217,6 +274,8 @@ class Flow:
         account = self.accounts[desk.connection_id]
         if change.fill is not None:
             self.counters["fills"] += 1
+        if change.settled or change.ended or change.fill is not None:
+            self._followed.set()
         if change.settled and change.ticket is not None and change.ticket.intent.purpose is OrderPurpose.ENTRY:
             self._measure(account, change)
         if change.ended and change.leg is not None:
@@ -239,12 +298,17 @@ class Flow:
 
     def _opened(self, account: Account, change: Change, leg: Leg) -> None:
         """A leg came to life: where none may live any more, or too late, it is closed again (INV-6, INV-7)."""
-        state, ticket = account.state(), change.ticket
+        state, ticket, connection = account.state(), change.ticket, account.member.connection_id
         now = self._parts.clock.monotonic()
         too_late = change.late and ticket is not None and now > ticket.intent.deadline + LATE_FILL_ADOPTED_S
         if state in (ConnectionState.FLATTENING, ConnectionState.HALTED) or too_late:
-            self._parts.notifier.notify("page", "late fill closed", leg.symbol, account.member.connection_id)
-            account.desk.close(leg, leg.lot / leg.lot, CloseReason.EMERGENCY, "late")
+            self._parts.notifier.notify("page", "late fill closed", leg.symbol, connection)
+            account.desk.close(leg, ONE, CloseReason.EMERGENCY, "late")
+        elif leg.closed_lot and self._parts.fan_out.cancelled(leg.signal_id):
+            # The rest of an entry, executed after the provider's close had ended the leg: nobody would close it.
+            account.desk.close(leg, ONE, CloseReason.PROVIDER, "late")
+        elif change.late:
+            self._parts.notifier.notify("page", "late fill adopted", leg.symbol, connection)
 
     # ---- closed trade -> score
 
@@ -291,8 +355,8 @@ class Flow:
         for account in self.accounts.values():
             account.tend()
             self._tell(lambda seen, a=account: seen.saw_equity(a.member.connection_id, a.equity()))  # type: ignore[misc]
+        self._followed.set()
         await self._parts.halts.save()
-        await self._finish_closes()
 
     def status(self) -> Mapping[str, int]:
         """Counters since start."""

@@ -16,7 +16,7 @@ from srm_agent.domain.accounts import AccountSnapshot
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
 from srm_agent.domain.forecasts import ExecutionMeasure
-from srm_agent.domain.ids import ConnectionId, FillId, PositionRef, Symbol
+from srm_agent.domain.ids import ConnectionId, FillId, LegId, PositionRef, SignalId, Symbol, leg_id
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderReport, Outcome
 from srm_agent.domain.trades import CloseReason, Leg, LegState
@@ -93,6 +93,8 @@ class Desk:
         self.halted_symbols: dict[Symbol, str] = {}
         self.synced = False
         self.fence = 0
+        self._entered: frozenset[LegId] = frozenset()
+        """Legs of an earlier process: what it has sent for a signal is not sent again."""
         self._sender = Sender(
             parts.broker,
             self.ledger,
@@ -103,7 +105,7 @@ class Desk:
             on_not_authorised=self.not_authorised,
         )
         self._chaser = Chaser(parts.broker, self.ledger, parts.clock, self.take_report)
-        self.moves = StopMover(self, parts.clock, lambda leg: parts.instruments[leg.symbol])
+        self.moves = StopMover(self, parts.clock, lambda leg: parts.instruments.get(leg.symbol))
         self._wake_exits = asyncio.Event()
         self.auditor = Auditor(self, parts.clock, lambda found: parts.listener.on_difference(self, found))
 
@@ -118,6 +120,8 @@ class Desk:
         counted = await journal.known_fills(self.connection_id, since - REACH_BACK)
         now = self._parts.clock.monotonic()
         self.ledger.restore(legs, [restored(row, now) for row in rows], [FillId(fill) for fill in counted])
+        entered = [leg.leg_id for leg in legs] + [row.intent.leg_id for row in rows] + list(counted.values())
+        self._entered = frozenset(name for name in entered if name is not None)
 
     async def run(self) -> None:
         """Work until cancelled; an unexpected error ends it, and with it the process (P18)."""
@@ -139,6 +143,10 @@ class Desk:
         """Reserve synchronously, before anything is awaited (no second signal may use the same budget)."""
         self.ledger.plan(leg, intent)
 
+    def entered_before(self, signal: SignalId) -> bool:
+        """Whether an earlier process has sent an order for this signal that lives, lived, or may live (INV-1)."""
+        return leg_id(self.connection_id, signal) in self._entered
+
     def send(self, intent: OrderIntent) -> None:
         """Queue an order whose intent is committed."""
         self._sender.enqueue(intent)
@@ -149,10 +157,13 @@ class Desk:
         for change in self.ledger.take_report(refusal, self._parts.clock.monotonic()):
             self._parts.listener.on_change(self, change)
         del self.ledger.tickets[intent.client_id]
+        if intent.leg_id is not None:
+            self.ledger.ended.pop(intent.leg_id, None)
+            self.exits.drop(intent.leg_id)
 
     def close(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str) -> None:
         """Want a leg smaller or gone; attempts follow until it is."""
-        self.exits.want(leg, fraction, reason, label, self._parts.instruments[leg.symbol])
+        self.exits.want(leg, fraction, reason, label, self._parts.instruments.get(leg.symbol))
         self._wake_exits.set()
 
     async def protect(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
@@ -221,8 +232,11 @@ class Desk:
             self.writer.put(self.update_of(change))
         elif change.fill is not None and change.leg is not None:
             self._put_leg(change.leg, change.fill)
-        if change.ended and change.leg is not None:
-            self.exits.drop(change.leg.leg_id)
+        if change.leg is not None:
+            if change.ended:
+                self.exits.drop(change.leg.leg_id)
+            else:
+                self.exits.shrunk(change.leg)
         self._parts.listener.on_change(self, change)
         self._wake_exits.set()
 
@@ -268,12 +282,14 @@ class Desk:
 
     def _due_exits(self) -> list[tuple[OrderIntent, CloseReason]]:
         due = []
-        for leg_id, wish in self.exits.due():
-            leg = self.ledger.legs.get(leg_id)
+        for name, wish in self.exits.due():
+            leg = self.ledger.legs.get(name)
             if leg is None:
-                self.exits.drop(leg_id)
-            elif not self.ledger.exits_under_way(leg_id):
-                instrument = self._parts.instruments[leg.symbol]
+                self.exits.drop(name)
+            elif not self.ledger.exits_under_way(name):
+                instrument = self._parts.instruments.get(leg.symbol)
+                if instrument is None:
+                    continue  # the venue has not been reached yet; the wish stands
                 intent = self.exits.next_intent(leg, wish, instrument, self.reference(leg), self.fence)
                 if intent is not None:
                     due.append((intent, wish.reason))

@@ -45,13 +45,16 @@ class ExitPlan:
         self._wishes: dict[LegId, Wish] = {}
         self._numbers: dict[tuple[LegId, str], int] = {}
 
-    def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, instrument: Instrument) -> None:
-        """Close `fraction` of what is open after the requests before this one; a repeated request changes nothing."""
+    def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, instrument: Instrument | None) -> None:
+        """Close `fraction` of what is open after the requests before this one; a repeated request changes nothing.
+
+        `instrument` None: the venue has not told its terms yet; the volume is found when it has.
+        """
         known = self._wishes.get(leg.leg_id)
         if known is not None and label in known.requests:
             return
         keep = max(ZERO, 1 - fraction)
-        if leg.entry_price is None:
+        if leg.entry_price is None or instrument is None:
             target = None
         else:
             asked = leg.open_lot if known is None or known.target is None else min(leg.open_lot, known.target)
@@ -102,6 +105,12 @@ class ExitPlan:
             deadline=now + SEND_DEADLINE_S,
             fence=fence,
         )
+
+    def shrunk(self, leg: Leg) -> None:
+        """The leg has less volume: its wish is fulfilled when that is its target."""
+        wish = self._wishes.get(leg.leg_id)
+        if wish is not None and wish.target is not None and leg.open_lot <= wish.target:
+            del self._wishes[leg.leg_id]
 
     def drop(self, leg_id: LegId) -> None:
         """The leg has ended."""

@@ -65,7 +65,7 @@ def loosens(leg: Leg, asked: Decimal) -> bool:
 class StopMover:
     """Applies the latest wish per leg as soon as the leg is open; a newer wish replaces an older one."""
 
-    def __init__(self, desk: Desk, clock: Clock, instrument: Callable[[Leg], Instrument]) -> None:
+    def __init__(self, desk: Desk, clock: Clock, instrument: Callable[[Leg], Instrument | None]) -> None:
         self._desk = desk
         self._clock = clock
         self._instrument = instrument
@@ -105,11 +105,11 @@ class StopMover:
         if leg is None:
             del self._moves[leg_id]
             return
-        if leg.state is not LegState.OPEN or now < move.not_before:
+        instrument = self._instrument(leg)
+        if leg.state is not LegState.OPEN or now < move.not_before or instrument is None:
             return
         buffer = self._buffers.get(leg_id, ZERO)
-        tick = self._instrument(leg).tick_size
-        stop = None if move.stop_loss is None else moved_stop(leg, move.stop_loss, tick, buffer)
+        stop = None if move.stop_loss is None else moved_stop(leg, move.stop_loss, instrument.tick_size, buffer)
         try:
             await self._desk.protect(leg, stop, move.take_profit)
         except NotAuthorised as error:
