@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -16,7 +16,14 @@ from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.domain.ids import ConnectionId, Symbol
 from srm_agent.domain.signals import Signal
-from srm_agent.errors import BrokerUnreachable, ConfigurationError, NotAuthorised, OutcomeUnknown, StoreError
+from srm_agent.errors import (
+    BrokerUnreachable,
+    ConfigurationError,
+    NotAuthorised,
+    OutcomeUnknown,
+    StoreBroken,
+    StoreError,
+)
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
@@ -32,6 +39,8 @@ TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
 REMEMBERED_MEASURES = 500
+BROKEN_TRIES = 6
+"""Tries of a signal that the store refuses (about six seconds: a lost lease shows in that time)."""
 LEASE_S = 6.0
 """Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
@@ -114,8 +123,14 @@ class Daemon:
             await account.desk.recover()
             parts.flow.accounts[account.member.connection_id] = account
         for signal in await parts.signals.unfinished():
-            self._inbox.put(signal)
+            self._inbox.put(self._received_here(signal))
         self._recovered.set()
+
+    def _received_here(self, signal: Signal) -> Signal:
+        """With the receipt on this process's monotonic clock: that of another boot would make latencies of nonsense."""
+        waited = (self._parts.clock.wall() - signal.receipt.received_at).total_seconds()
+        received = self._parts.clock.monotonic() - max(0.0, waited)
+        return replace(signal, receipt=replace(signal.receipt, received=received))
 
     def _jobs(self) -> list[tuple[str, Coroutine[object, object, None]]]:
         parts = self._parts
@@ -125,6 +140,7 @@ class Daemon:
             ("leases", self._run_leases()),
             ("ready", self._watch_readiness()),
             ("inbox", self._inbox.run(self._take_signal)),
+            ("followers", parts.flow.run_followers()),
         ]
         jobs += [(f"market {name}", self._run_market(market)) for name, market in parts.markets.items()]
         jobs += [(f"account {account.member.connection_id}", self._run_account(account)) for account in parts.accounts]
@@ -133,8 +149,10 @@ class Daemon:
     async def _until(self, stop: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the stop; a task of `work` that ends before it is a defect."""
         stopping = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        try:
+            done, _ = await asyncio.wait({stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
         for task in work:
             if task in done:
                 task.result()
@@ -146,7 +164,7 @@ class Daemon:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                await market.open(self._parts.symbols[market.name])
+                await market.open(self._parts.symbols[market.name], self._held(market))
                 break
             except BrokerUnreachable as error:
                 log.warning("venue not reachable, trying again", venue=market.name, error=str(error), in_s=pause)
@@ -155,9 +173,17 @@ class Daemon:
         self._markets_open[market.name].set()
         await market.run(self._parts.flow.on_quote)
 
+    def _held(self, market: MarketWatch) -> list[Symbol]:
+        mine = [account for account in self._parts.accounts if account.market is market]
+        return [leg.symbol for account in mine for leg in account.desk.open_legs()]
+
     async def _run_account(self, account: Account) -> None:
         await self._markets_open[account.member.venue].wait()
-        if not await self._open_account(account):
+        unknown = {leg.symbol for leg in account.desk.open_legs()} - set(account.market.instruments)
+        if unknown:
+            account.refused = f"holds legs of symbols that the venue does not know: {', '.join(sorted(unknown))}"
+            log.error("connection refused", connection=account.member.connection_id, error=account.refused)
+        if unknown or not await self._open_account(account):
             self._waiting_for.discard(account.member.connection_id)
             await asyncio.Event().wait()  # refused for good: the others run
         halt = self._parts.halts.find(HaltScope.CONNECTION, account.member.connection_id)
@@ -205,13 +231,17 @@ class Daemon:
 
     async def _take_signal(self, signal: Signal) -> None:
         await self.ready.wait()
-        pause = 0.1
+        pause, broken = 0.1, 0
         while True:
             try:
                 return await self._parts.flow.on_signal(signal)
             except (StoreError, OutcomeUnknown) as error:
-                # Nothing of it was sent; decisions are keyed, so deciding again adds nothing (INV-1).
+                # What was committed before stands; the rest is decided again when the database takes it.
                 log.warning("signal waits for the database", signal_id=signal.signal_id, error=str(error))
+                broken += isinstance(error, StoreBroken)
+                if broken >= BROKEN_TRIES:
+                    log.error("signal put aside until the next start", signal_id=signal.signal_id, error=str(error))
+                    return None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -260,15 +290,25 @@ class Daemon:
         """No entries from now on; what is under way may end; everything is written (P2). Positions keep their stops."""
         self._parts.flow.draining = True
         await self._parts.server.stop()
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while any(account.desk.ledger.unsettled() for account in self._parts.accounts):
-                    await asyncio.sleep(0.05)
-                for account in self._parts.accounts:
-                    await account.desk.writer.drained()
-                await self._save()
-        except (TimeoutError, StoreError, OutcomeUnknown) as error:
-            log.warning("stopped before everything had ended; the next start asks about it", error=repr(error))
+        # Each step has its own patience: an order in doubt must not cost the journal or the high-water marks.
+        for what, step in (
+            ("orders are still under way", self._settled),
+            ("the journal is behind", self._written),
+            ("marks are not saved", self._save),
+        ):
+            try:
+                async with asyncio.timeout(DRAIN_S / 3):
+                    await step()
+            except (TimeoutError, StoreError, OutcomeUnknown) as error:
+                log.warning("stopped early; the next start asks about it", what=what, error=repr(error))
+
+    async def _settled(self) -> None:
+        while any(account.desk.ledger.unsettled() for account in self._parts.accounts):
+            await asyncio.sleep(0.05)
+
+    async def _written(self) -> None:
+        for account in self._parts.accounts:
+            await account.desk.writer.drained()
 
     async def _release(self) -> None:
         parts = self._parts

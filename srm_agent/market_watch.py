@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -42,12 +43,16 @@ class MarketWatch:
         self._atr_timeframe_s = atr_timeframe_s
         self._markets: dict[Symbol, SymbolMarket] = {}
 
-    async def open(self, symbols: Sequence[Symbol]) -> None:
-        """Connect, load terms, seed the indicators. Raises BrokerUnreachable if the venue cannot be reached at all."""
+    async def open(self, symbols: Sequence[Symbol], held: Sequence[Symbol] = ()) -> None:
+        """Connect, load terms, seed the indicators. Raises BrokerUnreachable if the venue cannot be reached at all.
+
+        `held`: symbols of legs that are open, also where the configuration has dropped them since: no entries on those.
+        """
         await self.feed.open()
-        for symbol in symbols:
+        for symbol in dict.fromkeys([*symbols, *held]):
             try:
-                self.instruments[symbol] = await self.feed.instrument(symbol)
+                instrument = await self.feed.instrument(symbol)
+                self.instruments[symbol] = instrument if symbol in symbols else replace(instrument, tradable=False)
             except UnknownInstrument:
                 log.warning("the venue does not know this symbol: signals on it are refused", symbol=symbol)
         await asyncio.gather(*(self._seed(symbol) for symbol in self.instruments))
