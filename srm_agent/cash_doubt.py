@@ -18,6 +18,7 @@ from srm_agent.protection.drawdown_guard import DrawdownGuard
 log = structlog.get_logger()
 
 PATIENCE_S = 5.0
+RETRY_S = 0.3
 OVERLAP = timedelta(minutes=10)
 
 
@@ -72,16 +73,25 @@ class CashDoubt:
             async with asyncio.timeout(PATIENCE_S):
                 while True:
                     self._again = False
-                    mark = self._guard.mark
-                    if mark is not None and mark.last_flow_at is not None:
-                        self.take(await self._broker.cash_flows(mark.last_flow_at - OVERLAP))
-                    if not self._again:
+                    if await self._read_once(connection) and not self._again:
                         break
-        except (BrokerError, TimeoutError) as error:
-            log.warning("cash flows could not be read", connection=connection, error=str(error))
+        except TimeoutError:
+            log.warning("cash flows could not be read in time", connection=connection)
         finally:
             self._until = None
         self._on_end()
+
+    async def _read_once(self, connection: ConnectionId) -> bool:
+        mark = self._guard.mark
+        if mark is None or mark.last_flow_at is None:
+            return True
+        try:
+            self.take(await self._broker.cash_flows(mark.last_flow_at - OVERLAP))
+        except BrokerError as error:
+            log.info("cash flows could not be read", connection=connection, error=str(error))
+            await asyncio.sleep(RETRY_S)
+            return False
+        return True
 
     async def save(self, connection: ConnectionId, store: ProtectionStore) -> None:
         """Write the flows that were found. Raises StoreError; they are then written next time."""
