@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,7 +20,7 @@ from srm_agent.account import Account, AccountParts, ProtectionRules
 from srm_agent.agent_control import AgentControl
 from srm_agent.domain.accounts import ConnectionState, EmergencyScope
 from srm_agent.domain.decisions import Decision
-from srm_agent.domain.ids import ConnectionId, FollowerId, OwnerId
+from srm_agent.domain.ids import ConnectionId, FollowerId, OwnerId, Symbol
 from srm_agent.domain.ids import signal_id as signal_of
 from srm_agent.domain.instrument import AssetClass
 from srm_agent.domain.policies import CopySettings, PolicyInForce, SizeMode
@@ -55,6 +55,7 @@ from tests.unit.execution.conftest import (
 __all__ = ["pytest_asyncio_loop_factories", "quiet"]
 
 C01, C02 = ConnectionId("c01"), ConnectionId("c02")
+EUR = Symbol("EUR/USDT:USDT")
 
 
 @dataclass(slots=True)
@@ -94,6 +95,8 @@ class World:
     journal: Any
     signals: Any
     """The store's ports behind a `Twisted`."""
+    scorer: PosteriorScorer
+    forecaster: ScalePriorForecaster
     mid: Decimal = Decimal(60_000)
     feeding: bool = True
     sent: int = 0
@@ -242,22 +245,19 @@ def _member(name: ConnectionId) -> Member:
     )
 
 
-@asynccontextmanager
-async def agent(
+async def assemble(
     folder: Path,
     *,
     venue: Venue | None = None,
     store: Store | None = None,
     scope: EmergencyScope = EmergencyScope.ACCOUNT,
     first_chunk: int = 8,
-    symbols: Sequence[str] = (BTC,),
-) -> AsyncIterator[World]:
-    """The flow with two accounts, in step; cancelled like a killed process when the block ends."""
+) -> World:
+    """Everything wired, nothing at work yet."""
     clock = LoopClock()
-    venue, own_store = venue or build_venue(), store is None
-    store = store or await Store.memory(clock)
-    classes = {BTC: AssetClass.CRYPTO, "EUR/USDT:USDT": AssetClass.CRYPTO}
-    feed = InProcessFeed(venue, clock, asset_classes=classes, pip_sizes={BTC: Decimal(1)})  # type: ignore[arg-type]
+    venue, store = venue or build_venue(), store or await Store.memory(clock)
+    classes = {BTC: AssetClass.CRYPTO, EUR: AssetClass.CRYPTO}
+    feed = InProcessFeed(venue, clock, asset_classes=classes, pip_sizes={BTC: Decimal(1)})
     market = MarketWatch("simulator", feed, clock, atr_period=14, atr_timeframe_s=900)
     notifier, halts = LogNotifier(clock), HaltBoard(folder / "halts.json", store.protection)
     journal: Any = Twisted(store.journal)
@@ -288,9 +288,27 @@ async def agent(
         name="t", flow=flow, markets={"simulator": market}, halts=halts, notifier=notifier, clock=clock,
         ready=lambda: True,
     )  # fmt: skip
-    world = World(venue, store, flow, market, halts, control, notifier, witness, brokers, journal, signals)
-    await halts.load()
-    await market.open(list(symbols), [leg.symbol for a in flow.accounts.values() for leg in a.desk.open_legs()])  # type: ignore[arg-type]
+    return World(
+        venue, store, flow, market, halts, control, notifier, witness, brokers, journal, signals, scorer, forecaster
+    )
+
+
+@asynccontextmanager
+async def agent(
+    folder: Path,
+    *,
+    venue: Venue | None = None,
+    store: Store | None = None,
+    scope: EmergencyScope = EmergencyScope.ACCOUNT,
+    first_chunk: int = 8,
+) -> AsyncIterator[World]:
+    """The flow with two accounts, in step; cancelled like a killed process when the block ends."""
+    world = await assemble(folder, venue=venue, store=store, scope=scope, first_chunk=first_chunk)
+    flow, market = world.flow, world.market
+    for account in flow.accounts.values():
+        await account.desk.recover()
+    await world.halts.load()
+    await market.open([BTC])
     jobs = [market.run(flow.on_quote), world.feed(), world.timer(), flow.run_followers()]
     tasks = [asyncio.create_task(job) for job in [*jobs, *(a.desk.run() for a in flow.accounts.values())]]
     for account in flow.accounts.values():
@@ -310,8 +328,8 @@ async def agent(
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
-        if own_store:
-            await store.close()
+        if store is None:
+            await world.store.close()
 
 
 async def _account(
@@ -346,7 +364,6 @@ async def _account(
             on_emergency=flow.on_emergency,
         )
     )  # fmt: skip
-    await desk.recover()
     return account
 
 
