@@ -218,7 +218,7 @@ class InProcessBroker:
         received = self._clock.monotonic()
         symbol = self._symbols[order.ticket.symbol_id]
         fills = self._venue.executions(self._account_id, order_id=order.order_id) if order.filled else []
-        return values.report(order, tuple(values.fill(item, symbol, received) for item in fills), received)
+        return values.report(order, symbol, tuple(values.fill(item, symbol, received) for item in fills), received)
 
     def _verdict(self, client_id: ClientOrderId, result: Outcome, code: str, detail: str) -> OrderReport:
         return OrderReport(

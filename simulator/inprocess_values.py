@@ -96,12 +96,13 @@ def outcome(order: SimOrder) -> tuple[Outcome, str]:
             return Outcome.REJECTED, "CANCELLED"
 
 
-def report(order: SimOrder, fills: tuple[Fill, ...], received: float) -> OrderReport:
+def report(order: SimOrder, symbol: Symbol, fills: tuple[Fill, ...], received: float) -> OrderReport:
     """An order as the venue tells it now; orders of others carry the venue's id as client id."""
     result, code = outcome(order)
     return OrderReport(
         client_id=ClientOrderId(order.ticket.link_id or order.order_id),
         outcome=result,
+        symbol=symbol,
         broker_order_id=order.order_id,
         filled_lot=order.filled,
         average_price=order.average_price,

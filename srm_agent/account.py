@@ -57,8 +57,8 @@ class AccountParts:
     notifier: Notifier
     clock: Clock
     rules: ProtectionRules
-    on_emergency: Callable[[Account, str, bool], None]
-    """Told when an emergency close begins (False) and when the account is flat (True)."""
+    on_emergency: Callable[[Account, str, int | None], None]
+    """Told when an emergency close begins (None) and when the account is flat (how many orders closed it)."""
 
 
 class Account:
@@ -223,7 +223,7 @@ class Account:
         self._parts.halts.set(halt)
         self._spawn(self._parts.halts.save())
         self._parts.notifier.notify("page", "emergency close", reason, self.member.connection_id)
-        self._parts.on_emergency(self, reason, False)
+        self._parts.on_emergency(self, reason, None)
         self.resume_flattening(halt)
 
     def restart_mark(self) -> None:
@@ -259,7 +259,7 @@ class Account:
         self._parts.halts.set(replace(halt, state=ConnectionState.HALTED))
         self._spawn(self._parts.halts.save())
         log.warning("flat", connection=self.member.connection_id, passes=passes, orders=close.sent)
-        self._parts.on_emergency(self, halt.reason, True)
+        self._parts.on_emergency(self, halt.reason, close.sent)
 
     def _our_volume(self, symbol: Symbol) -> Decimal:
         return sum(

@@ -344,9 +344,9 @@ class Flow:
         self._parts.halts.set(halt)
         self._parts.notifier.notify("page", "not authorised", detail[:200], desk.connection_id)
 
-    def on_emergency(self, account: Account, reason: str, flat: bool) -> None:
-        """An emergency close began, or is done."""
-        self._tell(lambda seen: seen.saw_emergency(account.member.connection_id, reason, flat=flat))
+    def on_emergency(self, account: Account, reason: str, closing_orders: int | None) -> None:
+        """An emergency close began (None), or the account is flat after that many closing orders."""
+        self._tell(lambda seen: seen.saw_emergency(account.member.connection_id, reason, closing_orders))
 
     # ---- time -> what is due
 

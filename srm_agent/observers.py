@@ -32,8 +32,11 @@ class Observer(Protocol):
         """A leg closed; the provider's new score."""
         ...
 
-    def saw_emergency(self, connection: ConnectionId, reason: str, *, flat: bool) -> None:
-        """An emergency close began, or is done."""
+    def saw_emergency(self, connection: ConnectionId, reason: str, closing_orders: int | None) -> None:
+        """An emergency close began (None), or the account is flat after that many closing orders.
+
+        Zero of them: the brokers' own stops had closed everything before.
+        """
         ...
 
     def saw_equity(self, connection: ConnectionId, equity: Equity | None) -> None:

@@ -53,7 +53,7 @@ def machine_report(run: Run) -> dict[str, object]:
         "providers": [_provider(run, key) for key in sorted(run.scores)],
         "connections": [_connection(account) for account in run.accounts],
         "emergency_closes": [
-            {"connection": emergency.connection, "reason": emergency.reason, "flat": emergency.flat}
+            {"connection": emergency.connection, "reason": emergency.reason, "closing_orders": emergency.closing_orders}
             for emergency in story.emergencies
             if emergency.flat
         ],
@@ -127,7 +127,8 @@ def print_report(console: Console, run: Run) -> None:
     console.print(_providers_table(run))
     console.print(accounts_table(run.accounts))
     for emergency in story.emergencies:
-        mark = "[green]flat[/]" if emergency.flat else "[red]emergency close[/]"
+        done = f"[green]flat after {emergency.closing_orders} closing orders[/]"
+        mark = done if emergency.flat else "[red]emergency close[/]"
         console.print(f"{mark} {emergency.connection}: {emergency.reason}")
     if story.explained is not None:
         console.print(f"why this lot? {sentence(story.explained)}", style="bold", markup=False, highlight=False)

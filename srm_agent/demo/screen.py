@@ -48,7 +48,7 @@ def line_of(event: object) -> Text:
                 style,
             )
         case Emergency():
-            what = "FLAT" if event.flat else "EMERGENCY CLOSE"
+            what = f"FLAT after {event.closing_orders} closing orders" if event.flat else "EMERGENCY CLOSE"
             return Text(f"{what} {event.connection}: {event.reason}", "bold white on red")
     return Text(str(event))
 

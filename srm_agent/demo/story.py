@@ -22,7 +22,13 @@ class Emergency:
 
     connection: ConnectionId
     reason: str
-    flat: bool
+    closing_orders: int | None
+    """None while it goes on; then how many orders closed what was open."""
+
+    @property
+    def flat(self) -> bool:
+        """Whether the account was read to be flat."""
+        return self.closing_orders is not None
 
 
 @dataclass(slots=True)
@@ -74,9 +80,9 @@ class Story:
         self.scores[trade.provider] = score
         self.recent.append(trade)
 
-    def saw_emergency(self, connection: ConnectionId, reason: str, *, flat: bool) -> None:
+    def saw_emergency(self, connection: ConnectionId, reason: str, closing_orders: int | None) -> None:
         """Keep both ends of an emergency close."""
-        self.emergencies.append(Emergency(connection=connection, reason=reason, flat=flat))
+        self.emergencies.append(Emergency(connection=connection, reason=reason, closing_orders=closing_orders))
         self.recent.append(self.emergencies[-1])
 
     def saw_equity(self, connection: ConnectionId, equity: Equity | None) -> None:

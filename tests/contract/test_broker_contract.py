@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from simulator.faults import Faults
+from simulator.records import OrderTicket, TimeInForce
 from simulator.venue import Venue
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
 from srm_agent.domain.ids import ClientOrderId, PositionRef, Symbol
@@ -173,6 +174,18 @@ async def test_price_cap_is_respected(rig: Rig) -> None:
     partial = await rig.settled(rig.intent("srm1b", "0.8", limit="60000.5"))
     assert (partial.outcome, partial.filled_lot) == (Outcome.FILLED, Decimal("0.5"))
     assert (await the_position(rig)).lot == Decimal("0.5")
+    assert await rig.broker.open_orders() == []
+
+
+async def test_a_resting_order_of_somebody_else_can_be_found_and_withdrawn(rig: Rig) -> None:
+    """Open orders carry their symbol, so that an emergency close can withdraw what is not ours (INV-9)."""
+    ticket = OrderTicket(
+        symbol_id="BTCUSDT", side=Side.BUY, lots=Decimal("0.1"), price=Decimal(59000), time_in_force=TimeInForce.GTC
+    )
+    rig.venue.place("c01", ticket)
+    (resting,) = await rig.broker.open_orders()
+    assert resting.symbol == BTC
+    await rig.broker.cancel(resting.client_id, BTC)
     assert await rig.broker.open_orders() == []
 
 

@@ -149,8 +149,8 @@ def story() -> Story:
     told.saw_execution(a_measure())
     told.saw_execution(a_measure(fill=None, pips=None))
     told.saw_trade(TRADE, SCORE)
-    told.saw_emergency(C07, "drawdown 21 %", flat=False)
-    told.saw_emergency(C07, "drawdown 21 %", flat=True)
+    told.saw_emergency(C07, "drawdown 21 %", None)
+    told.saw_emergency(C07, "drawdown 21 %", 3)
     return told
 
 
@@ -193,7 +193,7 @@ def test_the_machine_report_is_json_of_the_same_facts(a_run: Run) -> None:
     assert report["decisions"] == {"accepted": 2, "refused": {"SYMBOL_BUSY": 1}}
     assert report["slippage_pips"] == {BTC: {"n": 1, "mean": 3.0, "p90": 3.0}}
     assert report["latency_ms"] == {"p50": 80.0, "p99": 80.0}
-    assert report["emergency_closes"] == [{"connection": "c07", "reason": "drawdown 21 %", "flat": True}]
+    assert report["emergency_closes"] == [{"connection": "c07", "reason": "drawdown 21 %", "closing_orders": 3}]
     providers = report["providers"]
     assert isinstance(providers, list)
     assert (providers[0]["score"], providers[0]["interval"], providers[0]["true_skill"]) == (69.1, [20.0, 95.0], 0.41)
@@ -233,7 +233,7 @@ def test_the_report_for_people_says_the_same(a_run: Run) -> None:
         "rounding down",
     ):
         assert words in text
-    assert "flat c07: drawdown 21 %" in text
+    assert "flat after 3 closing orders c07: drawdown 21 %" in text
     assert "-0.07" in text
 
 

@@ -69,9 +69,9 @@ class Witness:
         """Keep it."""
         self.decisions.append(decision)
 
-    def saw_emergency(self, connection: ConnectionId, reason: str, *, flat: bool) -> None:
+    def saw_emergency(self, connection: ConnectionId, reason: str, closing_orders: int | None) -> None:
         """Keep it."""
-        self.emergencies.append((connection, flat))
+        self.emergencies.append((connection, closing_orders is not None))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Everything else does not matter here."""
