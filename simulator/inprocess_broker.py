@@ -151,7 +151,7 @@ class InProcessBroker:
         """Withdraw a working order; one that is gone answers with its look-up."""
         try:
             order = await self._wire.read(
-                "v5/order/cancel", lambda: self._venue.cancel(self._account_id, link_id=client_id)
+                "v5/order/cancel", lambda: self._venue.cancel(self._account_id, **self._name(client_id))
             )
         except VenueRefused:
             return await self.lookup(client_id, symbol)
@@ -224,6 +224,11 @@ class InProcessBroker:
         return OrderReport(
             client_id=client_id, outcome=result, code=code, detail=detail, received=self._clock.monotonic()
         )
+
+    def _name(self, client_id: ClientOrderId) -> dict[str, str]:
+        """How the venue knows an order: ours by link id, others' by its own id."""
+        ours = self._venue.order(self._account_id, link_id=client_id) is not None
+        return {"link_id": client_id} if ours else {"order_id": client_id}
 
     def _id(self, symbol: Symbol) -> str:
         symbol_id = self._ids.get(symbol)
