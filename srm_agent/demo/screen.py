@@ -25,8 +25,8 @@ LINES = 16
 PLAIN_EVERY_S = 10.0
 
 
-def line_of(event: object) -> Text:
-    """One event in one line, coloured by what it is."""
+def line_of(event: object, currency: str = "") -> Text:
+    """One event in one line, coloured by what it is; `currency` is that of its money."""
     match event:
         case OpenSignal():
             return Text(
@@ -44,7 +44,8 @@ def line_of(event: object) -> Text:
             style = "green" if event.net_pnl > 0 else "red"
             return Text(
                 f"closed   {event.connection_id} {event.symbol} {event.close_reason.value}: "
-                f"{event.net_pnl:+.2f}, {event.r_multiple:+.2f} R",
+                f"{event.net_pnl:+.2f} {currency}".rstrip()
+                + f", {event.r_multiple:+.2f} R",
                 style,
             )
         case Emergency():
@@ -107,9 +108,13 @@ class Screen:
     def _header(self, elapsed: float) -> Panel:
         return Panel(f"{self._line(elapsed)}   seed {self._seed}   Ctrl-C ends it", title="SRM agent", style="bold")
 
+    def _currency(self, event: object) -> str:
+        terms = self._market.instruments.get(event.symbol) if isinstance(event, ClosedTrade) else None
+        return "" if terms is None else terms.settle_currency
+
     def _events(self) -> Table:
         table = Table.grid()
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(40, self._console.width - 2))
         for event in list(self._story.recent)[-LINES:]:
-            table.add_row(line_of(event))
+            table.add_row(line_of(event, self._currency(event)))
         return table
