@@ -76,7 +76,15 @@ class Account:
         self.refused = ""
         """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
         self._doubt = CashDoubt(
-            parts.desk.broker, parts.guard, parts.clock, spawn=self._spawn, on_end=lambda: self.check()
+            parts.desk.broker,
+            parts.guard,
+            parts.clock,
+            spawn=self._spawn,
+            on_end=lambda: self.check(),
+            currency=lambda: None if self.watch.snapshot is None else self.watch.snapshot.currency,
+            tell=lambda text: parts.notifier.notify(
+                "page", "cash moved in another currency", text, parts.member.connection_id
+            ),
         )
         self._judged: Decimal | None = None
         self._figure_at: datetime | None = None
@@ -105,6 +113,8 @@ class Account:
             return "the credentials may only read"
         if not self.leased:
             return "another daemon holds the lease of this account"
+        if any(leg.symbol not in self.market.instruments for leg in self.desk.open_legs()):
+            return "the terms of a symbol that it holds are not known yet"
         if not self.desk.synced:
             return "the account stream is not in step with the broker"
         if self.desk.writer.behind:
@@ -159,7 +169,7 @@ class Account:
             jump = snapshot.equity - (mark.high_water_mark if self._judged is None else self._judged)
         if abs(jump) > UNEXPLAINED_SHARE * mark.high_water_mark:
             moved = f"{'rose' if jump > 0 else 'fell'} by {plain(abs(jump))} {snapshot.currency}"
-            self._doubt.raise_(self.member.connection_id, f"equity {moved} without a trade that explains it")
+            self._doubt.raise_(self.member.connection_id, f"equity {moved} without a trade that explains it", jump)
 
     def _usable(self, equity: Equity | None) -> bool:
         return equity is not None and equity.complete and equity.age_s <= self._parts.rules.equity_max_age_s

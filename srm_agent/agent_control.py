@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
@@ -28,7 +28,11 @@ class AgentControl:
         notifier: LogNotifier,
         clock: Clock,
         ready: Callable[[], bool],
+        providers: Iterable[str],
+        symbols: Iterable[str],
     ) -> None:
+        self._providers = set(providers)
+        self._symbols = set(symbols)
         self._name = name
         self._flow = flow
         self._markets = markets
@@ -109,9 +113,14 @@ class AgentControl:
         return cleared
 
     def _known(self, scope: HaltScope, key: str) -> None:
-        if scope is HaltScope.CONNECTION and key not in self._flow.accounts:
-            known = ", ".join(sorted(self._flow.accounts))
-            raise UsageError(f"there is no connection {key!r}: known are {known}")
+        names: dict[HaltScope, set[str]] = {
+            HaltScope.CONNECTION: {str(connection) for connection in self._flow.accounts},
+            HaltScope.PROVIDER: self._providers,
+            HaltScope.SYMBOL: self._symbols,
+        }
+        known = names.get(scope)
+        if known is not None and key not in known:
+            raise UsageError(f"there is no {scope.value} {key!r}: known are {', '.join(sorted(known))}")
 
     def _venue(self, market: MarketWatch) -> Mapping[str, object]:
         return {

@@ -70,11 +70,29 @@ def secrets_of(settings: Settings, credentials: Credentials) -> list[str]:
     return found + [token.reveal() for token in credentials.operators().values()]
 
 
+def operators_of(credentials: Credentials) -> list[Operator]:
+    """Who may see, halt and resume. Raises ConfigurationError naming the file of a token that is too short."""
+    try:
+        return [Operator.of_token(name, token.reveal()) for name, token in credentials.operators().items()]
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def make_directory(path: Path, key: str) -> None:
+    """Create a directory of the agent, for its user alone. Raises ConfigurationError naming the key."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{key}: directory {str(path)!r} cannot be made ({error.strerror}): choose another"
+        ) from None
+
+
 async def open_store(settings: Settings, clock: Clock, *, read_only: bool = False) -> Store:
     """The configured database. Raises ConfigurationError, StoreUnavailable, StoreBroken."""
     path = Path(settings.store.url.removeprefix("sqlite:///"))
     if not read_only:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent, "store.url")
     return await Store.open(
         settings.store.url, clock, names=Names(prefix=settings.store.table_prefix), read_only=read_only
     )
@@ -83,9 +101,9 @@ async def open_store(settings: Settings, clock: Clock, *, read_only: bool = Fals
 async def build(settings: Settings, credentials: Credentials, clock: Clock, rng: random.Random) -> Agent:
     """Wire everything; connects to nothing yet but the database. Raises ConfigurationError, StoreError."""
     data_dir = Path(settings.agent.data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(data_dir, "agent.data_dir")
     keys = webhook_keys(settings, credentials)
-    operators = [Operator.of_token(name, token.reveal()) for name, token in credentials.operators().items()]
+    operators = operators_of(credentials)
     feeds, brokers = make_brokers(settings, credentials, clock, rng)
     store = await open_store(settings, clock)
     marks = {c.id: await store.protection.mark(ConnectionId(c.id)) for c in settings.connections}
@@ -165,6 +183,8 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
         notifier=notifier,
         clock=clock,
         ready=lambda: daemon.ready.is_set(),
+        providers=[str(settings.provider_key(provider)) for provider in settings.providers],
+        symbols=symbols_of(settings),
     )
     app = make_intake_app(intake, control, registry=registry, operators=operators, version=__version__)
     server = HttpServer(app, settings.intake.host, settings.intake.port, allow_remote=settings.intake.allow_remote)
@@ -184,6 +204,7 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
             forecaster=forecaster,
             leases=store.leases,
             owner=f"{settings.agent.name}:{os.getpid()}:{rng.getrandbits(32):08x}",
+            notifier=notifier,
             close_store=store.close,
         ),
         Inbox(),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import structlog
 
@@ -33,7 +35,12 @@ class CashDoubt:
         *,
         spawn: Callable[[Coroutine[object, object, None]], object],
         on_end: Callable[[], None],
+        currency: Callable[[], str | None],
+        tell: Callable[[str], None],
     ) -> None:
+        self._currency = currency
+        self._tell = tell
+        self._jump: Decimal | None = None
         self._broker = broker
         self._guard = guard
         self._clock = clock
@@ -55,12 +62,33 @@ class CashDoubt:
 
     def take(self, flows: Iterable[CashFlow]) -> bool:
         """Flows that were read: each moves the mark once, by id. True when one was new."""
-        fresh = [flow for flow in flows if self._guard.on_flow(flow, self._clock.wall())]
+        measured = [one for flow in flows if (one := self._in_account_currency(flow)) is not None]
+        fresh = [flow for flow in measured if self._guard.on_flow(flow, self._clock.wall())]
         self._unsaved += fresh
         return bool(fresh)
 
-    def raise_(self, connection: ConnectionId, why: str) -> None:
-        """Doubt: equity means nothing until the flows have been read, or five seconds have passed."""
+    def _in_account_currency(self, flow: CashFlow) -> CashFlow | None:
+        """A flow in another coin is worth what equity jumped by when it moved; without such a jump it is not valued."""
+        currency = self._currency()
+        if flow.currency == currency or flow.kind not in ("deposit", "withdrawal"):
+            return flow
+        known = self._guard.mark
+        if known is not None and known.last_flow_at is not None and flow.at <= known.last_flow_at:
+            return None
+        jump = self._jump
+        if jump is None or currency is None or (jump > 0) != (flow.amount > 0):
+            self._tell(f"{flow.kind} of {flow.amount} {flow.currency}: not valued, the high-water mark stays")
+            return None
+        self._jump = None
+        self._tell(f"{flow.kind} of {flow.amount} {flow.currency}: valued at the jump of equity, {jump} {currency}")
+        return replace(flow, amount=jump, currency=currency)
+
+    def raise_(self, connection: ConnectionId, why: str, jump: Decimal) -> None:
+        """Doubt: equity means nothing until the flows have been read, or five seconds have passed.
+
+        `jump` is what moved without an explanation, in account currency.
+        """
+        self._jump = jump
         if self._until is not None:
             self._again = True  # what moved during a reading may not be in it
             return

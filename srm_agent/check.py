@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from rich.console import Console
 from rich.markup import escape
 
-from srm_agent.bootstrap import make_brokers, open_store, symbols_of, webhook_keys
+from srm_agent.bootstrap import make_brokers, open_store, operators_of, symbols_of, webhook_keys
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import ConnectionId
 from srm_agent.errors import BrokerUnreachable, SrmError, UnknownInstrument
@@ -37,16 +37,16 @@ class Findings:
 
     def good(self, what: str) -> None:
         """A part that is well."""
-        self._console.print(f"[green]ok[/]      {escape(what)}", highlight=False, soft_wrap=True)
+        self._console.print(f"[green]ok[/]      {escape(what)}", highlight=False, emoji=False, soft_wrap=True)
 
     def note(self, what: str) -> None:
         """Worth knowing, not wrong."""
-        self._console.print(f"[yellow]note[/]    {escape(what)}", highlight=False, soft_wrap=True)
+        self._console.print(f"[yellow]note[/]    {escape(what)}", highlight=False, emoji=False, soft_wrap=True)
 
     def wrong(self, what: str) -> None:
         """A part that must be mended."""
         self.bad += 1
-        self._console.print(f"[red]wrong[/]   {escape(what)}", highlight=False, soft_wrap=True)
+        self._console.print(f"[red]wrong[/]   {escape(what)}", highlight=False, emoji=False, soft_wrap=True)
 
 
 async def run_checks(config: Path, option: Path | None, clock: Clock, console: Console) -> bool:
@@ -85,7 +85,11 @@ def _check_credentials(settings: Settings, credentials: Credentials, findings: F
         findings.good("webhook keys of all providers")
     except SrmError as error:
         findings.wrong(str(error))
-    operators = credentials.operators()
+    try:
+        operators = [operator.name for operator in operators_of(credentials)]
+    except SrmError as error:
+        findings.wrong(str(error))
+        return
     if operators:
         findings.good(f"operators: {', '.join(operators)}")
     else:

@@ -149,7 +149,7 @@ def halt(
     credentials: CredentialsOption = None,
 ) -> None:
     """Stop new risk, at once and until resumed: everything, or one connection, provider or symbol."""
-    scope, key = _scope(connection, provider, symbol)
+    scope, key = _scope(config, connection, provider, symbol)
     _control(config, credentials).halt(scope, key, reason)
     console.print(f"halted: {scope.value} {key}".rstrip() + "; open positions keep their stops and may be closed")
 
@@ -163,7 +163,7 @@ def resume(
     credentials: CredentialsOption = None,
 ) -> None:
     """Clear a halt, by name of the operator whose token is used."""
-    scope, key = _scope(connection, provider, symbol)
+    scope, key = _scope(config, connection, provider, symbol)
     cleared = _control(config, credentials).resume(scope, key)
     console.print(
         f"resumed: {scope.value} {key}".rstrip() if cleared else f"nothing was halted: {scope.value} {key}".rstrip()
@@ -192,7 +192,10 @@ def _control(config: Path, credentials: Path | None) -> ControlClient:
     return ControlClient(f"http://{settings.intake.host}:{settings.intake.port}", token.reveal())
 
 
-def _scope(connection: str | None, provider: str | None, symbol: str | None) -> tuple[HaltScope, str]:
+def _scope(config: Path, connection: str | None, provider: str | None, symbol: str | None) -> tuple[HaltScope, str]:
+    settings = load(config)
+    if provider in settings.providers:
+        provider = str(settings.provider_key(provider))  # with its kind, as the daemon knows it
     named = [
         (scope, key)
         for scope, key in (
@@ -200,8 +203,10 @@ def _scope(connection: str | None, provider: str | None, symbol: str | None) -> 
             (HaltScope.PROVIDER, provider),
             (HaltScope.SYMBOL, symbol),
         )
-        if key
+        if key is not None
     ]
+    if any(not key for _, key in named):
+        raise UsageError("--connection, --provider and --symbol need a name; leave the option out to mean everything")
     if len(named) > 1:
         raise UsageError("name one of --connection, --provider, --symbol, or none for everything")
     return named[0] if named else (HaltScope.ALL, "")

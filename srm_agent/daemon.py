@@ -27,7 +27,7 @@ from srm_agent.errors import (
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
-from srm_agent.ports import Forecaster, History, Scorer, SignalLog
+from srm_agent.ports import Forecaster, History, Notifier, Scorer, SignalLog
 from srm_agent.protection.halts import HaltBoard
 
 log = structlog.get_logger()
@@ -79,6 +79,7 @@ class DaemonParts:
     forecaster: Forecaster
     leases: Leases
     owner: str
+    notifier: Notifier
     close_store: Callable[[], Awaitable[None]]
 
 
@@ -244,6 +245,11 @@ class Daemon:
                     return None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+            except Exception as error:
+                # A defect met by one signal must not take the protection of every account with it (P18 is for tasks).
+                log.exception("signal put aside until the next start", signal_id=signal.signal_id)
+                self._parts.notifier.notify("page", "signal could not be processed", f"{signal.signal_id}: {error!r}")
+                return None
 
     # ---- time
 

@@ -271,7 +271,9 @@ def _exposure(account: Account, signal: OpenSignal, conversion: Decimal) -> Expo
     open_risk = symbol_notional = total_notional = margin = ZERO
     legs = list(account.desk.open_legs())
     for leg in legs:
-        instrument = account.market.instruments[leg.symbol]
+        instrument = account.market.instruments.get(leg.symbol)
+        if instrument is None:
+            continue  # its terms are not loaded: the account is REDUCING, and nothing is decided by these sums
         price = leg.entry_price or account.market.touch(leg.symbol, leg.side) or ZERO
         notional = instrument.notional(leg.open_lot, price) * conversion
         open_risk += leg.planned_risk * (leg.open_lot / leg.lot if leg.lot else ZERO) * conversion

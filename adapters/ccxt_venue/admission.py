@@ -12,7 +12,7 @@ from adapters.ccxt_venue.parse import position_ref
 from adapters.ccxt_venue.reads import BybitReads
 from adapters.ccxt_venue.rows import Row
 from srm_agent.domain.ids import ConnectionId, Symbol
-from srm_agent.errors import ConfigurationError, UnknownInstrument
+from srm_agent.errors import ConfigurationError
 
 
 def granted(info: Row) -> list[str]:
@@ -52,7 +52,7 @@ async def admit(
     """Verify a Bybit account; True if it may only be read. `symbols` are checked for one-way mode.
 
     `key_is_told` False skips the key's permissions (the demo service has no such endpoint).
-    Raises ConfigurationError with the remedy, NotAuthorised, BrokerUnreachable, UnknownInstrument.
+    Raises ConfigurationError with the remedy, NotAuthorised, BrokerUnreachable.
     """
     read_only = False
     if key_is_told:
@@ -63,7 +63,7 @@ async def admit(
     for symbol in symbols:
         market_id = client.id_of_symbol(symbol)
         if market_id is None:
-            raise UnknownInstrument(symbol)
+            continue  # nothing can be traded in it: the feed does not know it either, and its signals are refused
         if await reads.position_modes(market_id) - {0}:
             raise _hedge_mode(connection_id, symbol)
     for position in await reads.positions():

@@ -31,6 +31,8 @@ class Run:
     counters: Mapping[str, int]
     venue: Mapping[str, object]
     """The simulator's own report."""
+    names: Mapping[str, str]
+    """Provider id -> name for people."""
 
 
 def machine_report(run: Run) -> dict[str, object]:
@@ -173,7 +175,7 @@ def _providers_table(run: Run) -> Table:
         score, truth = run.scores[key], _truth(run, key)
         expectancy = truth.get("true_expectancy_r")
         table.add_row(
-            key.id,
+            run.names.get(key.id) or key.id,
             str(truth.get("style", "")),
             f"{score.shown:.0f}" + ("" if score.sufficient else " [dim](insufficient data)[/]"),
             f"{score.interval[0]:.0f}-{score.interval[1]:.0f}",

@@ -113,6 +113,7 @@ async def _play(
             scores={key: agent.scorer.score(key) for key in _providers(settings)},
             counters=agent.flow.status(),
             venue=truth,
+            names={provider: terms.name for provider, terms in settings.providers.items()},
         )
     finally:
         stop.set()

@@ -77,6 +77,12 @@ class Auditor:
                 self._desk.count(fill)
         self._desk.see_positions(await broker.positions())
 
+    async def after_resync(self) -> None:
+        """Compare a picture that came by the stream; a suspicion is looked at again soon, not in half a minute."""
+        await self.compare_now()
+        if self._hurry:
+            self._wake.set()
+
     async def compare_now(self) -> None:
         """Compare what is known; a difference is acted on once a second look has confirmed it."""
         ledger = self._desk.ledger

@@ -321,7 +321,7 @@ class Desk:
             self.count(fill)
         self.see_positions(picture.positions)
         self.synced = True
-        await self.auditor.compare_now()
+        await self.auditor.after_resync()
 
     def count(self, fill: Fill) -> None:
         """An execution, from whichever side it was heard."""

@@ -7,13 +7,18 @@ that claims more than the fills we have leaves the ticket WORKING until the miss
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from decimal import Decimal
 
 from srm_agent.domain.ids import FillId
-from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderReport, OrderState, Outcome
+from srm_agent.domain.orders import Fill, OrderIntent, OrderReport, OrderState, Outcome
 from srm_agent.domain.units import ZERO, stored
 from srm_agent.ports import JournalRow
+
+FORGOTTEN_S = 60.0
+"""An order that the broker had acknowledged and then no reading shows any more is given up after this long.
+
+Left open for ever it would hold back every later exit of its leg (INV-10); a late fill brings it back (INV-6).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +138,16 @@ class Finality:
 
 
 def _absent(ticket: Ticket, finality: Finality, now: float) -> Ticket:
-    if not ticket.in_doubt:
-        return ticket  # the broker has answered about it before: a reader that does not see it proves nothing
-    counted = replace(ticket, state=OrderState.UNKNOWN, absences=ticket.absences + 1)
-    if counted.absences >= finality.absences and now >= ticket.intent.deadline + finality.seconds:
-        return replace(counted, state=OrderState.ABANDONED, code="ABSENT")
+    if ticket.state.settled:
+        return ticket
+    known_there = not ticket.in_doubt
+    patience = max(finality.seconds, FORGOTTEN_S) if known_there else finality.seconds
+    state = ticket.state if known_there else OrderState.UNKNOWN
+    counted = replace(ticket, state=state, absences=ticket.absences + 1)
+    if counted.absences >= finality.absences and now >= ticket.intent.deadline + patience:
+        if ticket.fills:
+            return replace(counted, state=OrderState.FILLED, terminal_lot=ticket.filled_lot)
+        return replace(counted, state=OrderState.ABANDONED, code="FORGOTTEN" if known_there else "ABSENT")
     return counted
 
 
@@ -148,16 +158,6 @@ def _state_by_volume(ticket: Ticket) -> OrderState:
     return OrderState.WORKING
 
 
-def is_entry(ticket: Ticket) -> bool:
-    """Whether the order adds risk."""
-    return ticket.intent.purpose is OrderPurpose.ENTRY
-
-
 def expired(intent: OrderIntent, now: float) -> bool:
     """Whether the order may no longer be sent (INV-5: finality counts from this moment)."""
     return now > intent.deadline
-
-
-def market_time_of(ticket: Ticket) -> datetime | None:
-    """Venue time of the last fill."""
-    return max((fill.at for fill in ticket.fills.values()), default=None)

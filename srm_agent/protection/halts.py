@@ -122,7 +122,7 @@ class HaltBoard:
             for halt in self._halts.values()
         ]
         temporary = self._path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)
             file.flush()
             os.fsync(file.fileno())

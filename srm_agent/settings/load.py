@@ -116,6 +116,9 @@ def _line(location: tuple[int | str, ...], kind: str, message: str, content: Map
         return f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location))}{_secret_hint(str(location[-1]))}"
     if kind == "missing":
         return f"{key}: required and not set"
+    variable = _variable(location)
+    if variable:
+        return f"{key}: {text} (from the environment variable {variable})"
     value = "" if ", was " in text else _value(location, content)
     return f"{key or 'configuration'}: {text}{value}"
 
@@ -125,6 +128,12 @@ def _key(location: tuple[int | str, ...]) -> str:
     for part in location:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     return key
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The variable that set this key, if one did: environment wins over the file."""
+    wanted = "SRM_" + "__".join(str(part) for part in location).upper()
+    return next((name for name in sorted(os.environ) if name.upper() == wanted), "")
 
 
 def _value(location: tuple[int | str, ...], content: Mapping[str, object]) -> str:

@@ -45,6 +45,8 @@ class StoreSettings(StrictModel):
     def _sqlite_for_now(cls, value: str) -> str:
         if not value.startswith("sqlite:///"):
             raise ValueError("must start with sqlite:/// (MySQL comes with the attached platform, see docs)")
+        if value.removeprefix("sqlite:///") in ("", ":memory:"):
+            raise ValueError("must name a file, e.g. sqlite:///var/srm.db: a database in memory forgets everything")
         return value
 
 
@@ -101,7 +103,9 @@ class VenueSettings(StrictModel):
     )
     base_url: str | None = Field(None, description="environment = url: http://127.0.0.1:18080")
     timeout_s: Positive = Field(Decimal(5), description="seconds before a request counts as unanswered")
-    requests_per_s: Positive = Field(Decimal(10), description="request budget per account")
+    requests_per_s: Positive = Field(
+        Decimal(10), ge=Decimal("0.5"), le=Decimal(1000), description="request budget per account"
+    )
     exit_reserve: int = Field(5, ge=1, description="requests of the budget that only exits may use")
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ def _fraction(value: object) -> object:
 
 
 Number = Annotated[Decimal, BeforeValidator(_number)]
-Positive = Annotated[Decimal, BeforeValidator(_number), Field(gt=0)]
+Positive = Annotated[Decimal, BeforeValidator(_number), Field(gt=0, le=Decimal(10) ** 12)]
 NotNegative = Annotated[Decimal, BeforeValidator(_number), Field(ge=0)]
 Fraction = Annotated[Decimal, BeforeValidator(_fraction)]
 """0 to 1; 0.2 means 20 %."""

@@ -169,6 +169,7 @@ def a_run(story: Story) -> Run:
         scores={ALPHA: SCORE},
         counters={"orders": 2, "fills": 1, "trades": 1},
         venue=truth,
+        names={"alpha": "Alpha Scalping"},
     )
 
 
@@ -207,7 +208,7 @@ def test_a_run_that_saw_nothing_still_has_a_report() -> None:
     """Ended before the first signal: nulls and empty lists instead of a fault, on the screen too."""
     empty = Run(
         seed=1, duration_s=0.1, story=Story(), accounts=[], scores={}, counters={"orders": 0, "fills": 0, "trades": 0},
-        venue={},
+        venue={}, names={},
     )  # fmt: skip
     report = machine_report(empty)
     assert report["latency_ms"] == {"p50": None, "p99": None}

@@ -330,3 +330,15 @@ async def test_yesterdays_trades_do_not_close_todays_leg_after_a_restart(tmp_pat
             await asyncio.sleep(60)
             assert next_life.leg(leg).open_lot == D("0.3")
             assert not next_life.ear.differences
+
+
+async def test_a_stop_missing_at_start_is_restored_within_five_seconds(tmp_path: Path) -> None:
+    """The first picture shows a naked position: it is looked at again at once, not in half a minute (INV-4)."""
+    async with desk_at_work(tmp_path) as bench:
+        leg = await bench.enter()
+        bench.desk.synced = False
+        bench.venue.set_trading_stop("c01", "BTCUSDT", stop_loss=D(0), take_profit=None)
+        bench.broker.drop_stream()
+        began = asyncio.get_running_loop().time()
+        await until(lambda: bench.venue.positions("c01")[0].stop_loss == leg.stop_loss, 60)
+        assert asyncio.get_running_loop().time() - began < 5

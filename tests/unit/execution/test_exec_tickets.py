@@ -114,6 +114,17 @@ def test_an_answer_about_the_order_ends_the_count_of_absences() -> None:
     assert absorb(ticket, a_report(Outcome.ABSENT), now=1e9).state is OrderState.WORKING
 
 
+def test_an_acknowledged_order_that_the_broker_forgot_is_given_up_after_a_minute() -> None:
+    """WORKING and then ABSENT in every reading: not for ever, or the leg could never be closed (INV-10)."""
+    ticket = absorb(Ticket(intent=an_intent(deadline=100)), a_report(Outcome.WORKING))
+    for _ in range(10):
+        ticket = absorb(ticket, a_report(Outcome.ABSENT), now=159)
+    assert ticket.state is OrderState.WORKING
+    ended = absorb(ticket, a_report(Outcome.ABSENT), now=161)
+    assert (ended.state, ended.code) == (OrderState.ABANDONED, "FORGOTTEN")
+    assert absorb_fill(ended, a_fill(1)).state is OrderState.WORKING
+
+
 def test_a_rejection_with_fills_is_a_fill() -> None:
     """What was executed stands, whatever the refusal says about the rest."""
     ticket = absorb(absorb_fill(Ticket(intent=an_intent()), a_fill(1)), a_report(Outcome.REJECTED))

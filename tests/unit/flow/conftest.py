@@ -286,7 +286,7 @@ async def assemble(
         )
     control = AgentControl(
         name="t", flow=flow, markets={"simulator": market}, halts=halts, notifier=notifier, clock=clock,
-        ready=lambda: True,
+        ready=lambda: True, providers=["channel_source:alpha"], symbols=["BTC/USDT:USDT", "EUR/USDT:USDT"],
     )  # fmt: skip
     return World(
         venue, store, flow, market, halts, control, notifier, witness, brokers, journal, signals, scorer, forecaster

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from simulator.records import OrderTicket
-from srm_agent.domain.accounts import ConnectionState, EmergencyScope, HaltScope
+from srm_agent.domain.accounts import CashFlow, ConnectionState, EmergencyScope, HaltScope
 from srm_agent.domain.ids import FillId
 from srm_agent.domain.orders import Fill
 from srm_agent.domain.trades import CloseReason
@@ -183,6 +183,20 @@ async def test_a_fall_that_no_cash_flow_explains_is_judged_after_five_seconds(wo
     world.brokers[C01].twists["cash_flows"] = _unreachable
     world.venue.withdraw("c01", D(5000), world.venue.market_ms)
     assert 4.5 <= await until(lambda: not world.held(), 10) <= 7
+
+
+async def test_a_withdrawal_in_another_coin_is_valued_at_the_jump_of_equity(world: World) -> None:
+    """The log says -0.05 BTC: the mark falls by what equity fell, nobody is flattened, and a person is told."""
+    real = world.brokers[C01].real.cash_flows
+
+    async def in_bitcoin(since: datetime) -> list[CashFlow]:
+        return [replace(flow, amount=D("-0.05"), currency="BTC") for flow in await real(since)]
+
+    world.brokers[C01].twists["cash_flows"] = in_bitcoin
+    world.venue.withdraw("c01", D(5000), world.venue.market_ms)
+    await until(lambda: world.a.guard.mark is not None and world.a.guard.mark.high_water_mark == 5000)
+    assert not world.witness.emergencies
+    assert any("0.05 BTC" in alert.message for alert in world.notifier.recent)
 
 
 async def test_a_deposit_lifts_the_mark_and_hides_no_loss(world: World) -> None:

@@ -17,7 +17,7 @@ from srm_agent.domain.accounts import ConnectionState
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.ids import ProviderKey
 from srm_agent.domain.signals import Signal
-from srm_agent.errors import StoreBroken, StoreUnavailable
+from srm_agent.errors import BrokerUnreachable, StoreBroken, StoreUnavailable
 from srm_agent.inbox import Inbox
 from srm_agent.store.store import Store
 from tests.unit.execution.conftest import BTC, START, LoopClock, Twisted, build_venue, failing, until
@@ -173,6 +173,7 @@ async def living(world: World, *, symbols: tuple[str, ...] = (BTC,), owner: str 
         forecaster=world.forecaster,
         leases=world.store.leases,
         owner=owner,
+        notifier=world.notifier,
         close_store=close_store,
     )
     stop = asyncio.Event()
@@ -326,6 +327,47 @@ async def test_a_leg_of_a_symbol_that_was_dropped_is_still_managed(tmp_path: Pat
         }
         await life.end()
     await store.close()
+
+
+async def test_a_signal_while_the_venue_is_away_kills_nobody(tmp_path: Path) -> None:
+    """Legs are open, the venue cannot be reached at start: a signal is refused with its reason, the daemon lives."""
+    venue, store = build_venue(), await Store.memory(LoopClock())
+    async with agent(tmp_path, venue=venue, store=store) as world:
+        await world.opened()
+        for account in world.flow.accounts.values():
+            await account.desk.writer.drained()
+    world = await assemble(tmp_path, venue=venue, store=store)
+    world.market.open = failing(*[BrokerUnreachable("away")] * 1000, then=world.market.open)  # type: ignore[method-assign]
+    async with living(world) as life:
+        await until(life.daemon.ready.is_set, 20)
+        signal = world.open_signal("s2")
+        await store.signals.accept(signal, "0" * 64, "{}")
+        life.daemon.deliver(signal)
+        await until(lambda: len(world.witness.decisions) == 2)
+        assert {d.reason for d in world.witness.decisions} == {ReasonCode.CONNECTION_REDUCING}
+        await life.end()
+    await store.close()
+
+
+async def test_a_defect_met_by_one_signal_is_put_aside(tmp_path: Path) -> None:
+    """Whatever goes wrong in deciding one signal, the others and the protection of every account go on."""
+    world = await assemble(tmp_path)
+    async with living(world) as life:
+        await until(life.daemon.ready.is_set)
+        real = world.flow.on_signal
+
+        async def defective(signal: Signal) -> None:
+            if signal.signal_id.endswith("s1"):
+                raise KeyError("a defect")
+            await real(signal)
+
+        world.flow.on_signal = defective  # type: ignore[method-assign]
+        for signal in (world.open_signal("s1"), world.open_signal("s2")):
+            await world.store.signals.accept(signal, "0" * 64, "{}")
+            life.daemon.deliver(signal)
+        await until(lambda: len(world.witness.decisions) == 2)
+        assert any("a defect" in alert.message for alert in world.notifier.recent)
+        await life.end()
 
 
 async def test_a_signal_waits_for_the_database_and_its_neighbours_exits_do_not(tmp_path: Path) -> None:

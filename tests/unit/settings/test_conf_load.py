@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -9,10 +11,18 @@ from pathlib import Path
 import pytest
 
 from srm_agent.__main__ import run
+from srm_agent.bootstrap import build, operators_of
+from srm_agent.clock import SystemClock
 from srm_agent.errors import ConfigurationError
 from srm_agent.settings import Credentials, load
 
 ROOT = Path(__file__).resolve().parents[3]
+SECRETS = {
+    "connection.c1.api_key": "key-of-c1",
+    "connection.c1.secret": "secret-of-c1",
+    "provider.alpha.key": "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
+    "operator.token": "operator-token-operator-token-1234",
+}
 GOOD = """
 [protection]
 emergency_scope = "account"
@@ -73,6 +83,7 @@ def test_a_minimal_file_is_enough(write: Callable[[str], Path]) -> None:
         (('environment = "testnet"', 'environment = "url"'), ["base_url"]),
         (("", "[protection]\n"), ["not valid TOML"]),
         (("", "[store]\nurl = 'postgres://x'"), ["store.url", "sqlite:///"]),
+        (("", "[store]\nurl = 'sqlite:///'"), ["store.url", "name a file"]),
         (("", "[protection2]\n"), ["protection2", "did you mean protection"]),
     ],
     ids=lambda value: value[1][:40] if isinstance(value, tuple) else "",
@@ -155,3 +166,44 @@ def test_credentials_open_to_others_are_refused(tmp_path: Path) -> None:
         Credentials(tmp_path).require("operator.token")
     (tmp_path / "operator.token").chmod(0o600)
     assert repr(Credentials(tmp_path).require("operator.token")) == "Secret(hidden)"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param({"agent": {"data_dir": "/proc/nope"}}, "agent.data_dir", id="data directory"),
+        pytest.param({"store": {"url": "sqlite:////proc/nope/srm.db"}}, "store.url", id="database directory"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_a_configuration_mistake(
+    write: Callable[[str], Path], tmp_path: Path, change: dict[str, dict[str, str]], word: str
+) -> None:
+    """The key is named and the exit code is 78, without a traceback."""
+    for name, text in SECRETS.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    settings = load(write(GOOD), {"agent": {"data_dir": str(tmp_path / "data")}, **change})
+    with pytest.raises(ConfigurationError, match=word):
+        asyncio.run(build(settings, Credentials(tmp_path), SystemClock(), random.Random(1)))
+
+
+def test_a_short_operator_token_is_named(tmp_path: Path) -> None:
+    """A token that could be guessed is refused by its operator's name, and is not shown."""
+    (tmp_path / "operator.token").write_text("short")
+    (tmp_path / "operator.token").chmod(0o600)
+    with pytest.raises(ConfigurationError, match="operator token of 'operator'"):
+        operators_of(Credentials(tmp_path))
+
+
+def test_an_empty_name_never_means_everything(write: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--connection "$UNSET"` is a mistake, not a halt or resume of all."""
+    path = str(write(GOOD))
+    assert run(["resume", "--connection", "", "--config", path]) == 64
+    assert "need a name" in capsys.readouterr().err
+
+
+def test_a_wrong_variable_is_named(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says that the environment said it, not the file."""
+    monkeypatch.setenv("SRM_INTAKE__PORT", "abc")
+    with pytest.raises(ConfigurationError, match=r"intake\.port.*SRM_INTAKE__PORT"):
+        load(write(GOOD))
