@@ -155,3 +155,27 @@ def test_odd_texts_give_no_code(text: str) -> None:
     failure = a_failure("ExchangeError", text)
     assert failure.ret_code is None
     assert len(failure.text) <= 300
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        # What was measured against the wire (an order may be live behind the first three), independent of our table.
+        ("10000", Verdict.UNKNOWN),
+        ("10016", Verdict.UNKNOWN),
+        ("99999", Verdict.UNKNOWN),
+        ("10002", Verdict.NOTHING_HAPPENED),
+        ("10006", Verdict.NOTHING_HAPPENED),
+        ("10018", Verdict.NOTHING_HAPPENED),
+        ("10003", Verdict.AUTH),
+        ("10004", Verdict.AUTH),
+        ("10005", Verdict.AUTH),
+        ("110004", Verdict.REJECTED),
+        ("110007", Verdict.REJECTED),
+        ("110012", Verdict.REJECTED),
+        ("110017", Verdict.REJECTED),
+    ],
+)
+def test_the_dangerous_codes_mean_what_was_measured(code: str, verdict: Verdict) -> None:
+    """A doubt taken as a refusal loses an order, a refusal taken as a doubt blocks a symbol."""
+    assert judge_submit(replied(code, "ExchangeError")).verdict is verdict
