@@ -26,7 +26,7 @@ class Gate:
     minutes: float
 
 
-PYTEST = (str(BIN / "python"), "-m", "pytest", "-q")
+PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "-n", "2")
 GATES = (
     Gate("format", (str(BIN / "ruff"), "format", "--check", "--quiet", "."), 0.1),
     Gate("lint", (str(BIN / "ruff"), "check", "--quiet", "."), 0.1),

@@ -422,10 +422,10 @@ def test_a_stop_is_orderly_and_the_next_run_knows_its_legs(
 
     def in_step() -> bool:
         rows[:] = json.loads(command("status", "--json")[1])["connections"]
-        return not any(row["halted_symbols"] or row["unsettled_orders"] for row in rows)
+        return not any(row["halted_symbols"] or row["unsettled_orders"] or row["why"] for row in rows)
 
     _wait(in_step, "all accounts in step with the broker", 10)
-    assert {row["state"] for row in rows} == {"ACTIVE"}
+    assert {row["state"] for row in rows} == {"ACTIVE"}, {row["why"] for row in rows}
     assert any(row["open_legs"] for row in rows)
     for name in ("run-1", "run-2"):
         assert "Traceback" not in terminals.said(name)
