@@ -41,6 +41,8 @@ class CashDoubt:
         self._currency = currency
         self._tell = tell
         self._jump: Decimal | None = None
+        self._not_valued: dict[str, None] = {}
+        """Flows a person was told about: read again with every overlap, told once."""
         self._broker = broker
         self._guard = guard
         self._clock = clock
@@ -77,7 +79,9 @@ class CashDoubt:
             return None
         jump = self._jump
         if jump is None or currency is None or (jump > 0) != (flow.amount > 0):
-            self._tell(f"{flow.kind} of {flow.amount} {flow.currency}: not valued, the high-water mark stays")
+            if flow.flow_id not in self._not_valued:
+                self._not_valued[flow.flow_id] = None
+                self._tell(f"{flow.kind} of {flow.amount} {flow.currency}: not valued, the high-water mark stays")
             return None
         self._jump = None
         self._tell(f"{flow.kind} of {flow.amount} {flow.currency}: valued at the jump of equity, {jump} {currency}")

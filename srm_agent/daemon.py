@@ -240,16 +240,20 @@ class Daemon:
                 # What was committed before stands; the rest is decided again when the database takes it.
                 log.warning("signal waits for the database", signal_id=signal.signal_id, error=str(error))
                 broken += isinstance(error, StoreBroken)
-                if broken >= BROKEN_TRIES:
-                    log.error("signal put aside until the next start", signal_id=signal.signal_id, error=str(error))
-                    return None
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+                reason = repr(error)
             except Exception as error:
                 # A defect met by one signal must not take the protection of every account with it (P18 is for tasks).
-                log.exception("signal put aside until the next start", signal_id=signal.signal_id)
-                self._parts.notifier.notify("page", "signal could not be processed", f"{signal.signal_id}: {error!r}")
+                log.exception("signal could not be processed", signal_id=signal.signal_id)
+                broken += 1
+                reason = repr(error)
+            if broken >= BROKEN_TRIES:
+                log.error("signal put aside until the next start", signal_id=signal.signal_id, error=reason)
+                self._parts.notifier.notify(
+                    "page", "signal put aside until the next start", f"{signal.signal_id}: {reason}"
+                )
                 return None
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
 
     # ---- time
 

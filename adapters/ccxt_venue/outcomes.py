@@ -134,11 +134,6 @@ def judge_submit(failure: Failure) -> Judgement:
     return found
 
 
-def refusal_words(failure: Failure) -> str:
-    """The stable word for a definitive refusal of a set-to-value request."""
-    return judge_submit(failure).code
-
-
 def read_error(failure: Failure, what: str) -> BrokerError:
     """The error a failed read raises: NotAuthorised or BrokerUnreachable, never an empty answer (INV-7)."""
     found = RET_CODES.get(failure.ret_code or "")
