@@ -23,6 +23,10 @@ class IntakeLimits:
     in_flight_reserve: int = 256
 
 
+_ROUNDING = 1e-9
+"""A promised wait is kept although `tokens + seconds x rate` may round to a hair below one."""
+
+
 class TokenBucket:
     """`burst` tokens at first, refilled at `per_s`; time is an argument (monotonic seconds)."""
 
@@ -36,7 +40,7 @@ class TokenBucket:
         """0 if a token was there, else the whole seconds (>= 1) until one will be."""
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._per_s)
         self._at = max(self._at, now)
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
+        if self._tokens >= 1.0 - _ROUNDING:
+            self._tokens = max(0.0, self._tokens - 1.0)
             return 0
         return max(1, math.ceil((1.0 - self._tokens) / self._per_s))

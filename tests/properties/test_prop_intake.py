@@ -180,6 +180,7 @@ def test_a_signature_opens_only_within_its_window(body: bytes, message_id: str, 
     st.lists(st.floats(0, 5, allow_nan=False), min_size=1, max_size=60),
 )
 @example(0.3, 1, [0.0])
+@example(0.5, 1, [0.3])
 @settings(deadline=None)
 def test_a_bucket_never_gives_more_than_its_burst_and_rate(per_s: float, burst: int, pauses: list[float]) -> None:
     """Over any time, tokens given <= burst + rate x time; a promised wait is kept."""
