@@ -32,6 +32,7 @@ from srm_agent.errors import ConfigurationError
 from srm_agent.execution.desk import Desk, DeskParts
 from srm_agent.execution.spill import SpillFile
 from srm_agent.fan_out import FanOut
+from srm_agent.files import DiskFiles, Files
 from srm_agent.flow import Flow, FlowParts
 from srm_agent.inbox import Inbox
 from srm_agent.learning.score import PosteriorScorer, ScoreSettings
@@ -105,10 +106,10 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
     keys = webhook_keys(settings, credentials)
     operators = operators_of(credentials)
     feeds, brokers = make_brokers(settings, credentials, clock, rng)
-    store = await open_store(settings, clock)
+    files, store = DiskFiles(data_dir), await open_store(settings, clock)
     marks = {c.id: await store.protection.mark(ConnectionId(c.id)) for c in settings.connections}
     notifier = LogNotifier(clock)
-    halts = HaltBoard(data_dir / "halts.json", store.protection)
+    halts = HaltBoard(files, store.protection)
     roster = roster_of(settings)
     markets = {
         name: MarketWatch(
@@ -162,7 +163,7 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
             halts,
             notifier,
             clock,
-            data_dir,
+            files,
         )
         for member in roster.members.values()
     ]
@@ -232,7 +233,7 @@ def _account(
     halts: HaltBoard,
     notifier: LogNotifier,
     clock: Clock,
-    data_dir: Path,
+    files: Files,
 ) -> Account:
     protection = settings.protection
     desk = Desk(
@@ -243,7 +244,7 @@ def _account(
             instruments=market.instruments,
             touch=market.touch,
             gate=lambda intent: flow.gate(account, intent),
-            spill=SpillFile(data_dir / f"exits.{member.connection_id}.jsonl"),
+            spill=SpillFile(files, member.connection_id),
             listener=flow,
         )
     )

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 
 from srm_agent.account import Account
 from srm_agent.api.intake import Intake
-from srm_agent.api.server import HttpServer
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, HaltScope
-from srm_agent.domain.ids import ConnectionId, Symbol
+from srm_agent.domain.ids import Symbol
 from srm_agent.domain.signals import Signal
 from srm_agent.errors import (
     BrokerUnreachable,
@@ -27,7 +25,7 @@ from srm_agent.errors import (
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
-from srm_agent.ports import Forecaster, History, Notifier, Scorer, SignalLog
+from srm_agent.ports import Forecaster, History, Leases, Notifier, Scorer, Server, SignalLog
 from srm_agent.protection.halts import HaltBoard
 
 log = structlog.get_logger()
@@ -45,22 +43,6 @@ LEASE_S = 6.0
 """Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
 
-class Leases(Protocol):
-    """One writer per connection (INV-17)."""
-
-    async def acquire(self, connection_id: ConnectionId, owner: str, ttl_s: float) -> int | None:
-        """The fencing token, or None while another holds it."""
-        ...
-
-    async def renew(self, connection_id: ConnectionId, owner: str, fence: int, ttl_s: float) -> bool:
-        """False when it is no longer ours."""
-        ...
-
-    async def release(self, connection_id: ConnectionId, owner: str, fence: int) -> bool:
-        """Give it back."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonParts:
     """What bootstrap has made. `owner` names this process in leases."""
@@ -68,7 +50,7 @@ class DaemonParts:
     clock: Clock
     flow: Flow
     intake: Intake
-    server: HttpServer
+    server: Server
     markets: Mapping[str, MarketWatch]
     symbols: Mapping[str, Sequence[Symbol]]
     accounts: Sequence[Account]

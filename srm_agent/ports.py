@@ -320,3 +320,68 @@ class History(Protocol):
     async def recent_measures(self, count: int) -> Sequence[ExecutionMeasure]:
         """The last entries measured, oldest first."""
         ...
+
+
+class Leases(Protocol):
+    """One writer per connection (INV-17)."""
+
+    async def acquire(self, connection_id: ConnectionId, owner: str, ttl_s: float) -> int | None:
+        """The fencing token, or None while another holds it."""
+        ...
+
+    async def renew(self, connection_id: ConnectionId, owner: str, fence: int, ttl_s: float) -> bool:
+        """False when it is no longer ours."""
+        ...
+
+    async def release(self, connection_id: ConnectionId, owner: str, fence: int) -> bool:
+        """Give it back."""
+        ...
+
+
+class Storage(Protocol):
+    """One database: what it keeps, by subject."""
+
+    @property
+    def journal(self) -> Journal:
+        """Orders, legs, fills, trades."""
+        ...
+
+    @property
+    def protection(self) -> ProtectionStore:
+        """Marks and halts."""
+        ...
+
+    @property
+    def signals(self) -> SignalLog:
+        """Messages."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """What learning is rebuilt from."""
+        ...
+
+    @property
+    def leases(self) -> Leases:
+        """Who writes."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what waits and release everything; idempotent."""
+        ...
+
+
+class Server(Protocol):
+    """Where signals and control come in."""
+
+    async def start(self) -> int:
+        """Listen; the port. Raises ConfigurationError if the address cannot be used."""
+        ...
+
+    async def wait(self) -> None:
+        """Until the server ends, by `stop` or by a defect (which is raised)."""
+        ...
+
+    async def stop(self) -> None:
+        """No new requests; idempotent."""
+        ...

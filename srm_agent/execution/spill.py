@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
+from srm_agent.domain.ids import ConnectionId
 from srm_agent.domain.orders import OrderIntent
 from srm_agent.domain.units import plain
+from srm_agent.files import Files
 
 
 class SpillFile:
     """One JSON line per exit, flushed to disk before the order leaves."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, files: Files, connection: ConnectionId) -> None:
+        self._files = files
+        self._name = f"exits.{connection}.jsonl"
 
     def write(self, intent: OrderIntent) -> None:
         """Append and fsync. Raises OSError; the caller sends the exit all the same (INV-10)."""
@@ -31,9 +32,4 @@ class SpillFile:
                 "reason": intent.reason,
             }
         )
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self._files.append(self._name, line)

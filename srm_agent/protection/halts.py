@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 
 import structlog
 
+from srm_agent import failpoints
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
 from srm_agent.errors import ConfigurationError, OutcomeUnknown, StoreError
+from srm_agent.files import Files
 from srm_agent.ports import ProtectionStore
 
 log = structlog.get_logger()
+
+FILE = "halts.json"
 
 
 class HaltBoard:
     """All halts in force. `set` is synchronous down to the file; the database follows."""
 
-    def __init__(self, path: Path, store: ProtectionStore) -> None:
-        self._path = path
+    def __init__(self, files: Files, store: ProtectionStore) -> None:
+        self._files = files
         self._store = store
         self._halts: dict[tuple[HaltScope, str], Halt] = {}
         self._unsaved: dict[tuple[HaltScope, str], Halt] = {}
@@ -50,6 +52,7 @@ class HaltBoard:
             return  # only the episode itself may end: a halt in between must not make a restart forget it
         self._halts[key] = halt
         self._unsaved[key] = halt
+        failpoints.reached("CP8")
         self._to_disk()
 
     async def save(self) -> None:
@@ -106,7 +109,9 @@ class HaltBoard:
             self._write_file()
         except OSError as error:
             if not self._file_behind:
-                log.error("halts are latched in memory, not in the file", path=str(self._path), error=str(error))
+                log.error(
+                    "halts are latched in memory, not in the file", path=self._files.where(FILE), error=str(error)
+                )
             self._file_behind = True
 
     def _write_file(self) -> None:
@@ -121,22 +126,12 @@ class HaltBoard:
             }
             for halt in self._halts.values()
         ]
-        temporary = self._path.with_suffix(".new")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        self._files.replace(FILE, json.dumps(rows, indent=1))
         self._file_behind = False
 
     def _read_file(self) -> list[Halt]:
         try:
-            rows = json.loads(self._path.read_text(encoding="utf-8"))
+            text = self._files.read(FILE)
             return [
                 Halt(
                     scope=HaltScope(row["scope"]),
@@ -146,11 +141,10 @@ class HaltBoard:
                     set_at=datetime.fromisoformat(row["set_at"]),
                     set_by=row["set_by"],
                 )
-                for row in rows
+                for row in ([] if text is None else json.loads(text))
             ]
-        except FileNotFoundError:
-            return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
-                f"halt file {str(self._path)!r} cannot be read ({error}): look into it, then mend or move it away"
+                f"halt file {self._files.where(FILE)!r} cannot be read ({error}): "
+                f"look into it, then mend or move it away"
             ) from None

@@ -18,7 +18,7 @@ from srm_agent.errors import ConfigurationError
 from srm_agent.settings.models import Settings
 
 # Variables of this program that are not settings.
-NOT_SETTINGS = frozenset({"SRM_CONFIG", "SRM_TEST_PROFILE"})
+NOT_SETTINGS = frozenset({"SRM_CONFIG", "SRM_FAILPOINT", "SRM_TEST_PROFILE"})
 SECRET_WORDS = ("key", "secret", "token", "password", "url", "credential")
 
 

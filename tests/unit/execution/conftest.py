@@ -31,6 +31,7 @@ from srm_agent.execution.desk import Desk, DeskParts
 from srm_agent.execution.ledger import Change
 from srm_agent.execution.reconcile import Difference
 from srm_agent.execution.spill import SpillFile
+from srm_agent.files import DiskFiles
 from srm_agent.ports import Broker, Journal
 from srm_agent.store.store import Store
 
@@ -377,7 +378,7 @@ async def desk_at_work(
             instruments={BTC: an_instrument()} if symbols is None else symbols,
             touch=lambda symbol, side: Decimal("60000.5") if side is Side.BUY else Decimal("60000.0"),
             gate=lambda intent: closed[0] if closed and intent.purpose is OrderPurpose.ENTRY else None,
-            spill=SpillFile(folder / "exits.jsonl"),
+            spill=SpillFile(DiskFiles(folder), C01),
             listener=ear,
         )
     )

@@ -16,17 +16,18 @@ from srm_agent.domain.units import Side
 from srm_agent.execution.slippage import Arrival, measured
 from srm_agent.execution.spill import SpillFile
 from srm_agent.execution.tickets import Ticket
-from tests.unit.execution.conftest import ALPHA, a_fill, a_leg, an_entry, an_instrument
+from srm_agent.files import DiskFiles
+from tests.unit.execution.conftest import ALPHA, C01, a_fill, a_leg, an_entry, an_instrument
 
 D = Decimal
 
 
 def test_a_spilt_exit_is_one_line_that_only_its_owner_reads(tmp_path: Path) -> None:
     """Each exit appends one JSON line with what it takes to find it at the broker."""
-    path = tmp_path / "exits.jsonl"
+    path = tmp_path / "exits.c01.jsonl"
     exit_order = replace(an_entry(a_leg()), purpose=OrderPurpose.EXIT, side=Side.SELL)
     for _ in range(2):
-        SpillFile(path).write(exit_order)
+        SpillFile(DiskFiles(tmp_path), C01).write(exit_order)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["client_id"] for row in rows] == [exit_order.client_id] * 2
     assert (rows[0]["lot"], rows[0]["side"], rows[0]["purpose"]) == ("0.3", "sell", "exit")
@@ -36,7 +37,7 @@ def test_a_spilt_exit_is_one_line_that_only_its_owner_reads(tmp_path: Path) -> N
 def test_a_disk_that_refuses_says_so(tmp_path: Path) -> None:
     """OSError reaches the caller, who sends the exit all the same."""
     with pytest.raises(OSError, match="No such file"):
-        SpillFile(tmp_path / "none" / "exits.jsonl").write(an_entry(a_leg()))
+        SpillFile(DiskFiles(tmp_path / "none"), C01).write(an_entry(a_leg()))
 
 
 PRICE = st.decimals("1000", "99000", places=1)

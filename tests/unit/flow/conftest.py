@@ -30,6 +30,7 @@ from srm_agent.domain.units import Side
 from srm_agent.execution.desk import Desk, DeskParts
 from srm_agent.execution.spill import SpillFile
 from srm_agent.fan_out import FanOut
+from srm_agent.files import DiskFiles
 from srm_agent.flow import Flow, FlowParts
 from srm_agent.learning.score import PosteriorScorer, ScoreSettings
 from srm_agent.learning.slippage_prior import ScalePriorForecaster, ScalePriorSettings
@@ -259,7 +260,7 @@ async def assemble(
     classes = {BTC: AssetClass.CRYPTO, EUR: AssetClass.CRYPTO}
     feed = InProcessFeed(venue, clock, asset_classes=classes, pip_sizes={BTC: Decimal(1)})
     market = MarketWatch("simulator", feed, clock, atr_period=14, atr_timeframe_s=900)
-    notifier, halts = LogNotifier(clock), HaltBoard(folder / "halts.json", store.protection)
+    notifier, halts = LogNotifier(clock), HaltBoard(DiskFiles(folder), store.protection)
     journal: Any = Twisted(store.journal)
     signals: Any = Twisted(store.signals)
     forecaster = ScalePriorForecaster(ScalePriorSettings(entry_mean_share=0.6, entry_upper_share=2.5))
@@ -349,7 +350,7 @@ async def _account(
         DeskParts(
             broker=broker, journal=journal, clock=clock, instruments=market.instruments, touch=market.touch,
             gate=lambda intent: flow.gate(account, intent),
-            spill=SpillFile(folder / f"exits.{member.connection_id}.jsonl"), listener=flow,
+            spill=SpillFile(DiskFiles(folder), member.connection_id), listener=flow,
         )
     )  # fmt: skip
     limits = GuardLimits(

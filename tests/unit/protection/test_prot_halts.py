@@ -13,6 +13,7 @@ import pytest
 
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
 from srm_agent.errors import ConfigurationError, OutcomeUnknown, StoreUnavailable
+from srm_agent.files import DiskFiles
 from srm_agent.protection.halts import HaltBoard
 from srm_agent.store.store import Store
 from tests.unit.execution.conftest import START, LoopClock, Twisted, failing
@@ -38,7 +39,7 @@ async def store() -> AsyncIterator[Store]:
 
 def a_board(folder: Path, store: Any) -> HaltBoard:
     """A board over file and database (or a twisted one)."""
-    return HaltBoard(folder / "halts.json", store.protection if isinstance(store, Store) else store)
+    return HaltBoard(DiskFiles(folder), store.protection if isinstance(store, Store) else store)
 
 
 async def test_a_halt_is_in_the_file_before_anything_is_awaited(tmp_path: Path, store: Store) -> None:
