@@ -187,7 +187,7 @@ async def test_exits_go_out_while_the_store_hangs(tmp_path: Path) -> None:
         for leg in legs:
             bench.desk.close(leg, Decimal(1), CloseReason.PROVIDER, "close:m1")
         assert await until(lambda: not bench.held()) < 2
-        assert len((tmp_path / "exits.jsonl").read_text().splitlines()) == 20
+        assert len((tmp_path / "exits.c01.jsonl").read_text().splitlines()) == 20
 
 
 async def test_an_exit_goes_out_when_neither_store_nor_disk_takes_it(tmp_path: Path) -> None:
