@@ -292,6 +292,11 @@ class Account:
 
     # ---- life
 
+    async def recover(self) -> None:
+        """What the database knows of this account, at start. Raises StoreError."""
+        self.guard.restore(await self._parts.store.mark(self.member.connection_id))
+        await self.desk.recover()
+
     async def save(self, at: datetime) -> None:
         """Persist the mark and one point of the equity curve. Raises StoreError."""
         if self.guard.mark is not None:

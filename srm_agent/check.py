@@ -15,7 +15,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 from rich.console import Console
 from rich.markup import escape
 
-from srm_agent.bootstrap import make_brokers, open_store, operators_of, symbols_of, webhook_keys
+from srm_agent.assembly import symbols_of
+from srm_agent.bootstrap import make_brokers, open_store, operators_of, webhook_keys
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import ConnectionId
 from srm_agent.errors import BrokerUnreachable, SrmError, UnknownInstrument

@@ -103,7 +103,7 @@ class Daemon:
         for measure in await parts.history.recent_measures(REMEMBERED_MEASURES):
             parts.forecaster.observe(measure)
         for account in parts.accounts:
-            await account.desk.recover()
+            await account.recover()
             parts.flow.accounts[account.member.connection_id] = account
         for signal in await parts.signals.unfinished():
             self._inbox.put(self._received_here(signal))

@@ -15,7 +15,8 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from srm_agent.bootstrap import Agent, build, secrets_of
+from srm_agent.assembly import Agent
+from srm_agent.bootstrap import build, secrets_of
 from srm_agent.clock import Clock
 from srm_agent.demo.report import Run, machine_report, print_report
 from srm_agent.demo.screen import Screen

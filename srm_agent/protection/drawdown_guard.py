@@ -52,6 +52,11 @@ class DrawdownGuard:
         """Flows up to this market time are in the mark already."""
         self.mark = mark
 
+    def restore(self, mark: ProtectionMark | None) -> None:
+        """Take over the persisted mark, at start."""
+        self.mark = mark
+        self._included = None if mark is None else mark.last_flow_at
+
     def observe(
         self,
         equity: Decimal,

@@ -1,0 +1,264 @@
+"""Wires the agent from what lies outside it: feeds, brokers, database, files, server, clock and chance are given.
+
+`bootstrap` gives the real ones; the simulation gives its own, so that what it tests is the daemon itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+
+from srm_agent import __version__
+from srm_agent.account import Account, AccountParts, ProtectionRules
+from srm_agent.agent_control import AgentControl
+from srm_agent.api.app import make_intake_app
+from srm_agent.api.control import Operator
+from srm_agent.api.intake import Intake
+from srm_agent.api.limits import IntakeLimits
+from srm_agent.api.signatures import WebhookKey
+from srm_agent.clock import Clock
+from srm_agent.daemon import Daemon, DaemonParts
+from srm_agent.domain.accounts import EmergencyScope
+from srm_agent.domain.ids import ConnectionId, ProviderKey, Symbol
+from srm_agent.errors import ConfigurationError
+from srm_agent.execution.desk import Desk, DeskParts
+from srm_agent.execution.spill import SpillFile
+from srm_agent.fan_out import FanOut
+from srm_agent.files import Files
+from srm_agent.flow import Flow, FlowParts
+from srm_agent.inbox import Inbox
+from srm_agent.learning.score import PosteriorScorer, ScoreSettings
+from srm_agent.learning.slippage_prior import ScalePriorForecaster, ScalePriorSettings
+from srm_agent.market_watch import MarketWatch
+from srm_agent.notifier import LogNotifier
+from srm_agent.ports import Broker, MarketFeed, Server, Storage
+from srm_agent.protection.drawdown_guard import DailyBase, DrawdownGuard, GuardLimits
+from srm_agent.protection.equity_watch import EquityWatch
+from srm_agent.protection.halts import HaltBoard
+from srm_agent.roster import Member, Roster, roster_of
+from srm_agent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything the agent touches. `serve` makes the listening server of an application; `process` names us."""
+
+    clock: Clock
+    rng: random.Random
+    feeds: Mapping[str, MarketFeed]
+    """By the name of the venue in the settings."""
+    brokers: Mapping[ConnectionId, Broker]
+    storage: Storage
+    files: Files
+    serve: Callable[[ASGIApp], Server]
+    keys: Mapping[ProviderKey, Sequence[WebhookKey]]
+    operators: Sequence[Operator]
+    process: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """A wired daemon and what displays and commands look at."""
+
+    daemon: Daemon
+    flow: Flow
+    storage: Storage
+    control: AgentControl
+    roster: Roster
+    scorer: PosteriorScorer
+    notifier: LogNotifier
+    markets: Mapping[str, MarketWatch]
+
+
+def assemble(settings: Settings, outside: Outside) -> Agent:
+    """Wire everything; touches nothing yet. Raises ConfigurationError."""
+    clock, store, files = outside.clock, outside.storage, outside.files
+    notifier = LogNotifier(clock)
+    halts = HaltBoard(files, store.protection)
+    roster = roster_of(settings)
+    markets = {
+        name: MarketWatch(
+            name,
+            feed,
+            clock,
+            atr_period=settings.market.atr_period,
+            atr_timeframe_s=settings.market.atr_timeframe_s,
+        )
+        for name, feed in outside.feeds.items()
+    }
+    forecaster = ScalePriorForecaster(
+        ScalePriorSettings(
+            entry_mean_share=float(settings.learning.slippage_mean),
+            entry_upper_share=float(settings.learning.slippage_upper),
+        )
+    )
+    scorer = PosteriorScorer(ScoreSettings(half_life_weeks=float(settings.learning.half_life_weeks)))
+    fan_out = FanOut(
+        clock=clock,
+        roster=roster,
+        markets=markets,
+        forecaster=forecaster,
+        scorer=scorer,
+        halts=halts,
+        send_deadline_s=float(settings.agent.send_deadline_s),
+    )
+    flow = Flow(
+        FlowParts(
+            clock=clock,
+            fan_out=fan_out,
+            journal=store.journal,
+            signals=store.signals,
+            forecaster=forecaster,
+            scorer=scorer,
+            halts=halts,
+            notifier=notifier,
+            first_chunk=settings.agent.first_chunk,
+            chunk=settings.agent.chunk,
+        )
+    )
+    accounts = [
+        _account(
+            settings,
+            member,
+            outside.brokers[member.connection_id],
+            markets[member.venue],
+            flow,
+            store,
+            halts,
+            notifier,
+            clock,
+            files,
+        )
+        for member in roster.members.values()
+    ]
+    registry = CollectorRegistry()
+    intake = Intake(
+        clock=clock,
+        keys={provider: list(keys) for provider, keys in outside.keys.items()},
+        log=store.signals,
+        deliver=lambda signal: daemon.deliver(signal),
+        limits=_limits(settings),
+        registry=registry,
+    )
+    control = AgentControl(
+        name=settings.agent.name,
+        flow=flow,
+        markets=markets,
+        halts=halts,
+        notifier=notifier,
+        clock=clock,
+        ready=lambda: daemon.ready.is_set(),
+        providers=[str(settings.provider_key(provider)) for provider in settings.providers],
+        symbols=symbols_of(settings),
+    )
+    app = make_intake_app(intake, control, registry=registry, operators=list(outside.operators), version=__version__)
+    daemon = Daemon(
+        DaemonParts(
+            clock=clock,
+            flow=flow,
+            intake=intake,
+            server=outside.serve(app),
+            markets=markets,
+            symbols={name: symbols_of(settings) for name in markets},
+            accounts=accounts,
+            halts=halts,
+            signals=store.signals,
+            history=store.history,
+            scorer=scorer,
+            forecaster=forecaster,
+            leases=store.leases,
+            owner=f"{settings.agent.name}:{outside.process}:{outside.rng.getrandbits(32):08x}",
+            notifier=notifier,
+            close_store=store.close,
+        ),
+        Inbox(),
+    )
+    return Agent(
+        daemon=daemon,
+        flow=flow,
+        storage=store,
+        control=control,
+        roster=roster,
+        scorer=scorer,
+        notifier=notifier,
+        markets=markets,
+    )
+
+
+def _account(
+    settings: Settings,
+    member: Member,
+    broker: Broker,
+    market: MarketWatch,
+    flow: Flow,
+    store: Storage,
+    halts: HaltBoard,
+    notifier: LogNotifier,
+    clock: Clock,
+    files: Files,
+) -> Account:
+    protection = settings.protection
+    desk = Desk(
+        DeskParts(
+            broker=broker,
+            journal=store.journal,
+            clock=clock,
+            instruments=market.instruments,
+            touch=market.touch,
+            gate=lambda intent: flow.gate(account, intent),
+            spill=SpillFile(files, member.connection_id),
+            listener=flow,
+        )
+    )
+    limits = GuardLimits(
+        max_drawdown=member.max_drawdown,
+        daily_loss=protection.daily_loss,
+        daily_base=DailyBase(protection.daily_base),
+        zone=ZoneInfo(protection.day_zone),
+    )
+    account = Account(
+        AccountParts(
+            member=member,
+            desk=desk,
+            watch=EquityWatch(market.quote, market.instruments.get),
+            guard=DrawdownGuard(member.connection_id, limits, None),
+            market=market,
+            halts=halts,
+            store=store.protection,
+            notifier=notifier,
+            clock=clock,
+            rules=ProtectionRules(
+                equity_max_age_s=float(protection.equity_max_age_s),
+                scope=EmergencyScope(protection.emergency_scope),
+                close_interval_s=float(protection.close_interval_s),
+            ),
+            on_emergency=flow.on_emergency,
+        )
+    )
+    return account
+
+
+def symbols_of(settings: Settings) -> tuple[Symbol, ...]:
+    """The symbols that may be traded: those with an [instruments] table."""
+    if not settings.instruments:
+        raise ConfigurationError(
+            'no [instruments."SYMBOL"] table: name each symbol that may be traded, e.g. [instruments."BTC/USDT:USDT"]'
+        )
+    return tuple(Symbol(symbol) for symbol in settings.instruments)
+
+
+def _limits(settings: Settings) -> IntakeLimits:
+    rate, burst = float(settings.intake.rate_per_s), settings.intake.burst
+    return IntakeLimits(
+        entries_per_s=rate,
+        entries_burst=burst,
+        exits_per_s=rate * 2,
+        exits_burst=burst * 2,
+        in_flight=settings.intake.max_waiting,
+        in_flight_reserve=settings.intake.max_waiting,
+    )
