@@ -12,6 +12,7 @@ SrmError
 │   ├── StoreUnavailable  nothing was written; may be tried again
 │   ├── Duplicate         a unique key is already there
 │   └── StoreBroken       a defect or a schema mismatch: do not retry
+│       └── LeaseLost     another process writes for this connection: stop entries; exits go on (INV-17)
 ├── SignalRejected        a provider's message cannot be accepted; carries status, code and field
 └── Unknown*              a truth that is missing; entries fail closed on it
     └── UnknownInstrument
@@ -79,6 +80,10 @@ class Duplicate(StoreError):
 
 class StoreBroken(StoreError):
     """A defect or a schema mismatch: do not retry."""
+
+
+class LeaseLost(StoreBroken):
+    """Another process writes for this connection now: stop entries; exits go on (INV-17)."""
 
 
 class SignalRejected(SrmError):

@@ -7,13 +7,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from srm_agent.errors import StoreBroken
+from srm_agent.errors import LeaseLost
 from srm_agent.store.schema import Tables
 from srm_agent.store.statements import many
-
-
-class LeaseLost(StoreBroken):
-    """Another process writes for this connection now: stop entries; exits go on."""
 
 
 class Leases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from srm_agent.domain.decisions import canonical_json
@@ -123,7 +123,7 @@ class Period:
 
 def periods_of(instant: datetime) -> tuple[Period, Period, Period]:
     """The day, week and month of a market close."""
-    day = instant.date()
+    day = instant.astimezone(UTC).date()
     monday = day - timedelta(days=day.isoweekday() - 1)
     first = day.replace(day=1)
     last = (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)

@@ -54,7 +54,7 @@ class Protection:
     def mark(self, connection: Connection, of: ConnectionId) -> ProtectionMark | None:
         """The connection's mark."""
         row = connection.execute(self._mark, {"of": of}).mappings().first()
-        return None if row is None else ProtectionMark(**{name: row[name] for name in _MARK})
+        return None if row is None else mark_of(row)
 
     def save_mark(self, connection: Connection, mark: ProtectionMark) -> None:
         """Insert or replace."""
@@ -163,6 +163,11 @@ class Protection:
             if flow.flow_id not in there
         ]
         insert_all(connection, self._tables.cash_flows, rows)
+
+
+def mark_of(row: RowMapping) -> ProtectionMark:
+    """A mark from its row."""
+    return ProtectionMark(**{name: row[name] for name in _MARK})
 
 
 def halt_of(row: RowMapping) -> Halt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from srm_agent.store.codec import decision_record
 from srm_agent.store.decisions import Decisions
 from srm_agent.store.journal import LATE_FILL
 from srm_agent.store.protection import Protection
-from srm_agent.store.rows import journal_row, score_of
+from srm_agent.store.records import AuditRow, EquityMark, ProviderMetrics
+from srm_agent.store.rows import journal_row, metrics_of, score_of
 from srm_agent.store.runner import StoreRunner
 from srm_agent.store.schema import Tables
 
@@ -39,51 +39,6 @@ class SlippageRow:
     money: Decimal | None
     latency_ms: Decimal | None
     censored: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EquityMark:
-    """One point of a connection's equity curve; drawdown is a fraction."""
-
-    connection_id: ConnectionId
-    at: datetime
-    equity: Decimal
-    balance: Decimal
-    drawdown: Decimal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRow:
-    """Who did what to a halt."""
-
-    at: datetime
-    operator: str
-    action: str
-    scope: str
-    key: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderMetrics:
-    """A row of `signal_provider_metrics`; rates and drawdown in percent, None = unknown."""
-
-    provider: ProviderKey
-    period_type: str
-    period_start: str
-    total: int
-    winning: int
-    losing: int
-    win_rate: Decimal
-    avg_slippage: Decimal | None
-    max_slippage: Decimal | None
-    avg_latency_ms: int | None
-    max_drawdown: Decimal
-    reward_to_risk: Decimal | None
-    sl_compliance_rate: Decimal
-    score: Decimal
-    score_previous: Decimal
-    trend: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,27 +141,7 @@ class Reads:
             .where(table.c.period_type == bindparam("kind"))
             .order_by(table.c.signal_provider_type, table.c.signal_provider_id, table.c.period_start)
         )
-        return [
-            ProviderMetrics(
-                provider=ProviderKey.parse(f"{row.signal_provider_type}:{row.signal_provider_id}"),
-                period_type=row.period_type,
-                period_start=row.period_start.isoformat(),
-                total=row.total_signals,
-                winning=row.winning_signals,
-                losing=row.losing_signals,
-                win_rate=row.win_rate,
-                avg_slippage=row.avg_slippage,
-                max_slippage=row.max_slippage,
-                avg_latency_ms=row.avg_latency_ms,
-                max_drawdown=row.max_drawdown,
-                reward_to_risk=row.reward_to_risk_ratio,
-                sl_compliance_rate=row.sl_compliance_rate,
-                score=row.performance_score,
-                score_previous=row.performance_score_previous,
-                trend=row.score_trend,
-            )
-            for row in connection.execute(statement, {"kind": period_type})
-        ]
+        return [metrics_of(row) for row in connection.execute(statement, {"kind": period_type}).mappings()]
 
     async def equity_marks(self, connection_id: ConnectionId, count: int = 1000) -> list[EquityMark]:
         """The last points of a connection's curve, oldest first."""

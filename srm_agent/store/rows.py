@@ -8,15 +8,19 @@ from sqlalchemy import RowMapping
 
 from srm_agent.domain.forecasts import ExecutionMeasure, ProviderScore
 from srm_agent.domain.ids import ConnectionId, ProviderKey
-from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderState
+from srm_agent.domain.orders import Fill, FillKind, OrderIntent, OrderPurpose, OrderState
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg, LegState
 from srm_agent.domain.units import ZERO, Side
 from srm_agent.ports import JournalRow
+from srm_agent.store.records import FillRecord, ProviderMetrics
 from srm_agent.store.statements import Values
 
 INTENT_FIELDS = (
     "client_id", "connection_id", "leg_id", "signal_id", "decision_id", "symbol", "lot", "limit_price", "stop_loss",
     "take_profit", "reduce", "reason", "created_at", "deadline", "fence",
+)  # fmt: skip
+FILL_FIELDS = (
+    "fill_id", "client_id", "broker_order_id", "symbol", "lot", "price", "fee", "fee_currency", "received",
 )  # fmt: skip
 LEG_FIELDS = (
     "leg_id", "connection_id", "signal_id", "decision_id", "symbol", "lot", "closed_lot", "entry_price", "exit_value",
@@ -76,8 +80,7 @@ def journal_row(row: RowMapping) -> JournalRow:
 
 def fill_row(connection: ConnectionId, fill: Fill, leg_id: str | None, recorded_at: datetime) -> dict[str, object]:
     """One execution of one connection."""
-    names = ("fill_id", "client_id", "broker_order_id", "symbol", "lot", "price", "fee", "fee_currency", "received")
-    return _fields(fill, names) | {
+    return _fields(fill, FILL_FIELDS) | {
         "connection_id": connection,
         "leg_id": leg_id,
         "side": int(fill.side),
@@ -159,3 +162,36 @@ def score_of(row: RowMapping) -> ProviderScore:
         interval=(row["interval_low"], row["interval_high"]),
         **{name: row[name] for name in SCORE_FIELDS},
     )
+
+
+def metrics_of(row: RowMapping) -> ProviderMetrics:
+    """A row of `signal_provider_metrics`."""
+    return ProviderMetrics(
+        provider=ProviderKey.parse(f"{row['signal_provider_type']}:{row['signal_provider_id']}"),
+        period_type=row["period_type"],
+        period_start=row["period_start"].isoformat(),
+        total=row["total_signals"],
+        winning=row["winning_signals"],
+        losing=row["losing_signals"],
+        win_rate=row["win_rate"],
+        avg_slippage=row["avg_slippage"],
+        max_slippage=row["max_slippage"],
+        avg_latency_ms=row["avg_latency_ms"],
+        max_drawdown=row["max_drawdown"],
+        reward_to_risk=row["reward_to_risk_ratio"],
+        sl_compliance_rate=row["sl_compliance_rate"],
+        score=row["performance_score"],
+        score_previous=row["performance_score_previous"],
+        trend=row["score_trend"],
+    )
+
+
+def fill_of(row: RowMapping) -> FillRecord:
+    """The inverse of `fill_row`."""
+    fill = Fill(
+        side=Side(row["side"]),
+        kind=FillKind(row["kind"]),
+        at=row["market_at"],
+        **{name: row[name] for name in FILL_FIELDS},
+    )
+    return FillRecord(connection_id=row["connection_id"], fill=fill, leg_id=row["leg_id"])

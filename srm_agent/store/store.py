@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from srm_agent.clock import Clock
 from srm_agent.errors import StoreBroken
+from srm_agent.store.book import SqlBook
 from srm_agent.store.engine import MEMORY, database_path, open_engine
 from srm_agent.store.facades import SqlHistory, SqlJournal, SqlLeases, SqlProtection, SqlSignalLog
 from srm_agent.store.group_commit import GroupCommit
@@ -19,7 +20,7 @@ from srm_agent.store.schema import Tables, tables_of
 
 
 class Store:
-    """`journal`, `protection`, `signals`, `history` are the ports; `reads` answers people; `leases` fence writers."""
+    """`journal`, `protection`, `signals`, `history`, `leases` are the ports; people ask `reads`, auditors `book`."""
 
     def __init__(self, runner: StoreRunner, tables: Tables, clock: Clock, path: Path | None = None) -> None:
         self.runner = runner
@@ -29,6 +30,7 @@ class Store:
         self.history = SqlHistory(runner, tables)
         self.leases = SqlLeases(runner, tables, clock)
         self.reads = Reads(runner, tables, path)
+        self.book = SqlBook(runner, tables)
 
     @classmethod
     async def open(

@@ -14,9 +14,8 @@ from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.orders import FillKind, OrderPurpose, OrderState
 from srm_agent.domain.trades import CloseReason, LegState
 from srm_agent.domain.units import Side
-from srm_agent.errors import StoreBroken
+from srm_agent.errors import LeaseLost, StoreBroken
 from srm_agent.ports import Journal
-from srm_agent.store.leases import LeaseLost
 from srm_agent.store.store import Store
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -167,10 +167,14 @@ def test_sums_survive_their_text(values: list[Decimal], slippage: Decimal) -> No
     assert Sums.parse(sums.to_text()) == sums
 
 
-@given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)))
+zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=zones))
 def test_periods_contain_their_instant(instant: datetime) -> None:
-    """Day, ISO week and month of a close contain its date; weeks start on Monday, months on the first."""
+    """Day, ISO week and month contain a close's date in UTC, whatever its zone; weeks start on Monday."""
     day, week, month = periods_of(instant)
+    instant = instant.astimezone(UTC)
     assert day.start == day.end == instant.date()
     assert week.start.isoweekday() == 1
     assert (week.end - week.start).days == 6
