@@ -14,11 +14,20 @@ from srm_agent.domain.ids import ConnectionId
 from srm_agent.domain.orders import OrderState
 from srm_agent.domain.units import Side
 from srm_agent.risk.explain import recompute
+from srm_agent.store.store import Store
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import World
+    from srm_agent.store.reads import Reads
+    from tests.integration.conftest import Running, World
 
 C01, C02 = ConnectionId("c01"), ConnectionId("c02")
+
+
+def reads_of(running: Running) -> Reads:
+    """What commands read, of the database that the daemon writes."""
+    storage = running.agent.storage
+    assert isinstance(storage, Store)
+    return storage.reads
 
 
 async def test_a_signal_becomes_a_protected_position_and_a_scored_trade(world: World) -> None:
@@ -27,7 +36,7 @@ async def test_a_signal_becomes_a_protected_position_and_a_scored_trade(world: W
         assert (await running.open())[0] == 202
         await running.until(lambda: bool(running.open_lots("c01") and running.open_lots("c02")))
         position = world.venue.positions("c01")[0]
-        decision = (await running.agent.store.reads.recent_decisions(1))[0]
+        decision = (await reads_of(running).recent_decisions(1))[0]
         assert decision.lot is not None
         assert decision.stop_loss is not None
         assert position.stop_loss == decision.stop_loss <= Decimal(59400)
@@ -39,9 +48,9 @@ async def test_a_signal_becomes_a_protected_position_and_a_scored_trade(world: W
         await running.until(lambda: running.agent.flow.counters["trades"] == 2)
         assert not world.venue.positions("c01")
         await running.agent.flow.accounts[C01].desk.writer.drained()
-        metrics = await running.agent.store.reads.provider_metrics("daily")
+        metrics = await reads_of(running).provider_metrics("daily")
         assert [(row.total, row.winning) for row in metrics] == [(2, 2)]
-        slippage = await running.agent.store.reads.slippage()
+        slippage = await reads_of(running).slippage()
         assert len(slippage) == 2
         assert all(row.latency_ms is not None and 0 < row.latency_ms < 5000 for row in slippage)
 
@@ -72,7 +81,7 @@ async def test_a_stop_that_fills_at_a_gap_is_counted_with_its_slippage(world: Wo
         world.move("59000")
         await running.until(lambda: running.agent.flow.counters["trades"] == 2)
         await running.agent.flow.accounts[C01].desk.writer.drained()
-        trades = await running.agent.store.history.closed_trades()
+        trades = await running.agent.storage.history.closed_trades()
         assert {trade.close_reason.value for trade in trades} == {"stop_loss"}
         assert all(trade.stop_slippage is not None and trade.stop_slippage > 300 for trade in trades)
         assert all(trade.r_multiple < -1 for trade in trades)
@@ -122,7 +131,7 @@ async def test_drawdown_latches_closes_and_survives_a_restart(world: World) -> N
         await running.until(lambda: account.state() is ConnectionState.HALTED)
         assert not world.venue.positions("c01")
         await asyncio.sleep(0.2)
-        reasons = {halt.key: halt.reason for halt in await running.agent.store.protection.halts()}
+        reasons = {halt.key: halt.reason for halt in await running.agent.storage.protection.halts()}
         assert "drawdown" in reasons["c01"]
     world.move("60000")
     async with world.agent() as running:
