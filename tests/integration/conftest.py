@@ -20,7 +20,8 @@ from simulator.faults import Faults
 from simulator.latency import LatencyModel
 from simulator.venue import SimAccount, SimInstrument, Venue
 from srm_agent.api.signatures import WebhookKey, sign
-from srm_agent.bootstrap import Agent, build
+from srm_agent.assembly import Agent
+from srm_agent.bootstrap import build
 from srm_agent.clock import SystemClock
 from srm_agent.domain.trades import LegState
 from srm_agent.settings import Credentials, load
