@@ -75,6 +75,8 @@ class Account:
         self.leased = False
         self.refused = ""
         """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
+        self.held: Callable[[], str] = lambda: ""
+        """Why the supervisor takes no entries now (the process stood still, the journal is not read); or empty."""
         self._doubt = CashDoubt(
             parts.desk.broker,
             parts.guard,
@@ -109,6 +111,8 @@ class Account:
         """Why no entries are taken although nobody halted the account; empty when they are."""
         if self.refused:
             return self.refused
+        if held := self.held():
+            return held
         if self.desk.read_only:
             return "the credentials may only read"
         if not self.leased:

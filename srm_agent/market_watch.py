@@ -42,6 +42,7 @@ class MarketWatch:
         self._atr_period = atr_period
         self._atr_timeframe_s = atr_timeframe_s
         self._markets: dict[Symbol, SymbolMarket] = {}
+        self._believed_after = float("-inf")
 
     async def open(self, symbols: Sequence[Symbol], held: Sequence[Symbol] = ()) -> None:
         """Connect, load terms, seed the indicators. Raises BrokerUnreachable if the venue cannot be reached at all.
@@ -90,14 +91,22 @@ class MarketWatch:
     def quote(self, symbol: Symbol) -> Quote | None:
         """The last believed quote; None while there is none."""
         market = self._markets.get(symbol)
-        return None if market is None else market.last_quote
+        quote = None if market is None else market.last_quote
+        return None if quote is None or quote.received <= self._believed_after else quote
+
+    def distrust(self) -> None:
+        """The process or its host stood still: quotes received until now say nothing any more, whatever their age.
+
+        A suspended host's monotonic clock stands still too, so that their age does not show it (P6).
+        """
+        self._believed_after = self._clock.monotonic()
 
     def fresh_quote(self, symbol: Symbol) -> Quote | None:
         """The last believed quote, None when the symbol is STALE: no entries on it (B23, B24)."""
         market = self._markets.get(symbol)
         if market is None or market.stale(self._clock.monotonic()):
             return None
-        return market.last_quote
+        return self.quote(symbol)
 
     def touch(self, symbol: Symbol, side: Side) -> Decimal | None:
         """The price an order of that side would meet now."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-EVERY_S = 30.0
+EVERY_S = 20.0
 SECOND_LOOK_S = 2.0
 LOST_AFTER_S = 6.0
 """A position that is not there may be listed late (B26); a leg is given up only after this."""
@@ -41,6 +41,9 @@ class Auditor:
         self._hurry = False
         """Something is suspected, or being mended: look again soon."""
         self._wake = asyncio.Event()
+        self.turned: float | None = None
+        """Monotonic second of the loop's last turn, for the watchdog; None while it waits for the broker's answer (a
+        broker out of reach is no illness of ours) and before it runs."""
 
     def look_soon(self) -> None:
         """Something does not add up: read the truth now."""
@@ -49,6 +52,7 @@ class Auditor:
     async def run(self) -> None:
         """Read and compare for ever."""
         while True:
+            self.turned = self._clock.monotonic()
             try:
                 async with asyncio.timeout(SECOND_LOOK_S if self._hurry else EVERY_S):
                     await self._wake.wait()
@@ -58,6 +62,7 @@ class Auditor:
             self._wake.clear()
             if not self._desk.synced:
                 continue
+            self.turned = None
             try:
                 await self._read()
             except BrokerError as error:
