@@ -16,6 +16,9 @@ from starlette.types import ASGIApp
 from srm_agent import __version__
 from srm_agent.account import Account, AccountParts, ProtectionRules
 from srm_agent.agent_control import AgentControl
+from srm_agent.alerts.configured import rules_of
+from srm_agent.alerts.dispatcher import AlertDispatcher
+from srm_agent.alerts.sink import Sink
 from srm_agent.api.app import make_intake_app
 from srm_agent.api.control import Operator
 from srm_agent.api.intake import Intake
@@ -35,8 +38,7 @@ from srm_agent.inbox import Inbox
 from srm_agent.learning.score import PosteriorScorer, ScoreSettings
 from srm_agent.learning.slippage_prior import ScalePriorForecaster, ScalePriorSettings
 from srm_agent.market_watch import MarketWatch
-from srm_agent.notifier import LogNotifier
-from srm_agent.ports import Broker, MarketFeed, Server, Storage
+from srm_agent.ports import Broker, MarketFeed, Notifier, Server, Storage
 from srm_agent.protection.drawdown_guard import DailyBase, DrawdownGuard, GuardLimits
 from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
@@ -59,6 +61,10 @@ class Outside:
     keys: Mapping[ProviderKey, Sequence[WebhookKey]]
     operators: Sequence[Operator]
     process: str
+    sinks: Sequence[Sink] = ()
+    """Where alerts are posted, in this order; the file gets them all the same."""
+    clean: Callable[[str], str] | None = None
+    """Takes live secrets out of the text of an alert."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +77,23 @@ class Agent:
     control: AgentControl
     roster: Roster
     scorer: PosteriorScorer
-    notifier: LogNotifier
+    notifier: AlertDispatcher
     markets: Mapping[str, MarketWatch]
 
 
 def assemble(settings: Settings, outside: Outside) -> Agent:
     """Wire everything; touches nothing yet. Raises ConfigurationError."""
     clock, store, files = outside.clock, outside.storage, outside.files
-    notifier = LogNotifier(clock)
+    registry = CollectorRegistry()
+    notifier = AlertDispatcher(
+        clock,
+        files=files,
+        sinks=outside.sinks,
+        rng=outside.rng,
+        rules=rules_of(settings),
+        clean=outside.clean,
+        registry=registry,
+    )
     halts = HaltBoard(files, store.protection)
     roster = roster_of(settings)
     markets = {
@@ -136,7 +151,6 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         )
         for member in roster.members.values()
     ]
-    registry = CollectorRegistry()
     intake = Intake(
         clock=clock,
         keys={provider: list(keys) for provider, keys in outside.keys.items()},
@@ -157,6 +171,11 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         symbols=symbols_of(settings),
     )
     app = make_intake_app(intake, control, registry=registry, operators=list(outside.operators), version=__version__)
+
+    async def close() -> None:
+        await notifier.close()
+        await store.close()
+
     daemon = Daemon(
         DaemonParts(
             clock=clock,
@@ -174,7 +193,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             leases=store.leases,
             owner=f"{settings.agent.name}:{outside.process}:{outside.rng.getrandbits(32):08x}",
             notifier=notifier,
-            close_store=store.close,
+            close_store=close,
         ),
         Inbox(),
     )
@@ -198,7 +217,7 @@ def _account(
     flow: Flow,
     store: Storage,
     halts: HaltBoard,
-    notifier: LogNotifier,
+    notifier: Notifier,
     clock: Clock,
     files: Files,
 ) -> Account:

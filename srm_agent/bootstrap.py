@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from adapters.ccxt_venue.broker import CcxtBroker
 from adapters.ccxt_venue.feed import CcxtFeed
 from adapters.ccxt_venue.settings import CcxtCredentials, CcxtVenueSettings
+from srm_agent.alerts.configured import alert_secrets, sinks_of
 from srm_agent.api.control import Operator
 from srm_agent.api.server import HttpServer
 from srm_agent.api.signatures import WebhookKey
@@ -21,6 +22,7 @@ from srm_agent.domain.ids import ConnectionId, ProviderKey, Symbol
 from srm_agent.domain.instrument import AssetClass
 from srm_agent.errors import ConfigurationError
 from srm_agent.files import DiskFiles
+from srm_agent.logs import Redactor
 from srm_agent.ports import Broker, MarketFeed
 from srm_agent.settings import Credentials, Settings, VenueSettings
 from srm_agent.store.names import Names
@@ -32,6 +34,7 @@ def secrets_of(settings: Settings, credentials: Credentials) -> list[str]:
     names = [f"connection.{c.id}.{part}" for c in settings.connections for part in ("api_key", "secret")]
     names += [f"provider.{provider}.key{suffix}" for provider in settings.providers for suffix in ("", ".next")]
     found = [secret.reveal() for name in names if (secret := credentials.find(name))]
+    found += alert_secrets(credentials)
     return found + [token.reveal() for token in credentials.operators().values()]
 
 
@@ -68,6 +71,7 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
     data_dir = Path(settings.agent.data_dir)
     make_directory(data_dir, "agent.data_dir")
     keys, operators = webhook_keys(settings, credentials), operators_of(credentials)
+    sinks = sinks_of(settings, credentials, clock)
     feeds, brokers = make_brokers(settings, credentials, clock, rng)
 
     def serve(app: ASGIApp) -> HttpServer:
@@ -87,6 +91,8 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
             keys=keys,
             operators=operators,
             process=str(os.getpid()),
+            sinks=sinks,
+            clean=Redactor(secrets_of(settings, credentials)).clean,
         ),
     )
 

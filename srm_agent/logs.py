@@ -28,10 +28,11 @@ class Redactor:
             if any(word in key.lower() for word in SECRET_KEYS):
                 event[key] = HIDDEN
             elif isinstance(value, str):
-                event[key] = self._clean(value)
+                event[key] = self.clean(value)
         return event
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """The text without live secrets."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, HIDDEN)

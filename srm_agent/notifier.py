@@ -25,6 +25,8 @@ class Alert:
     title: str
     message: str
     connection: ConnectionId | None
+    count: int = 1
+    """More than one: how many events of a storm this alert stands for."""
 
 
 class LogNotifier:

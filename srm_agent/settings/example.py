@@ -54,6 +54,8 @@ IN_FORCE: Mapping[tuple[type[BaseModel], str], str] = {
 }
 UNSET: Mapping[str, str] = {
     "credentials_dir": '"credentials"',
+    "url": '"https://alerts.example.com"',
+    "second_url": '"https://b.example.com"',
     "emergency_scope": '"account"',
     "daily_loss": "0.05",
     "asset_class": '"crypto"',

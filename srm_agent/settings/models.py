@@ -61,6 +61,22 @@ class IntakeSettings(StrictModel):
     max_waiting: int = Field(1000, ge=1, description="messages in work before 503")
 
 
+class AlertSettings(StrictModel):
+    """Who is told. Every alert is in the log and in data_dir/alerts.jsonl; these places get it as well, as JSON."""
+
+    url: str | None = Field(
+        None, description="https address that takes alerts by POST (http for loopback); or file alerts.url, if secret"
+    )
+    second_url: str | None = Field(
+        None, description="asked when the first does not take an alert at once; or file alerts.second.url"
+    )
+    level: Literal["notice", "warning", "page"] = Field("warning", description="least grave alert that is posted")
+    allow_private: bool = Field(False, description="the addresses may be private; link-local ones never may")
+    timeout_s: Positive = Field(Decimal(2), le=Decimal(10), description="seconds before a try counts as failed")
+    repeat_s: Positive = Field(Decimal(60), description="a storm of one title is told at most so often, with its count")
+    max_waiting: int = Field(1000, ge=10, le=100_000, description="alerts kept while no address takes them")
+
+
 class ProtectionSettings(StrictModel):
     """When everything is closed. These are hard limits: no score or model changes them."""
 
@@ -192,6 +208,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     store: StoreSettings = StoreSettings()
     intake: IntakeSettings = IntakeSettings()
+    alerts: AlertSettings = AlertSettings()
     protection: ProtectionSettings
     market: MarketSettings = MarketSettings()
     learning: LearningSettings = LearningSettings()
