@@ -236,6 +236,22 @@ class Journal(Protocol):
         """Fill ids recorded since that market time."""
         ...
 
+    async def decided(self, signal: SignalId) -> Sequence[ConnectionId]:
+        """Whose decision on this signal is committed, in the order of their ids."""
+        ...
+
+    async def settled_since(self, connection: ConnectionId, since: datetime) -> Sequence[JournalRow]:
+        """Rows in FILLED, REJECTED or ABANDONED that changed at or after that wall time, oldest first."""
+        ...
+
+    async def orders_of(self, legs: Sequence[LegId]) -> Sequence[JournalRow]:
+        """Every order of these legs, oldest first."""
+        ...
+
+    async def legs(self, legs: Sequence[LegId]) -> Sequence[Leg]:
+        """These legs, whatever became of them, oldest first; ids that are not known are left out."""
+        ...
+
     async def close_trade(self, trade: ClosedTrade, score: ProviderScore) -> None:
         """A leg's end with the score it leads to; updates the provider's daily, weekly and monthly metrics."""
         ...

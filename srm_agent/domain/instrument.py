@@ -40,7 +40,9 @@ class Instrument:
     contract_size: Decimal
     min_notional: Decimal = ZERO
     stops_distance: Decimal = ZERO
-    """Smallest distance between touch and stop, in price units."""
+    """Smallest distance between touch and stop, in price units (MT5: the stops level)."""
+    freeze_distance: Decimal = ZERO
+    """A stop or target nearer to the touch than this may not be changed, in price units (MT5: the freeze level)."""
     max_leverage: Decimal = Decimal(1)
     tradable: bool = True
 

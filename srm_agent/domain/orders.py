@@ -77,6 +77,10 @@ class OrderIntent:
     created_at: datetime
     deadline: float
     fence: int = 0
+    target: Decimal | None = None
+    """What an exit wants to leave of its leg, in lots; None for entries and for closes outside a leg's plan."""
+    requests: tuple[str, ...] = ()
+    """Labels of the requests that an exit fulfils: a request repeated after a crash finds its target here."""
 
 
 class FillKind(StrEnum):
@@ -136,3 +140,5 @@ class BrokerPosition:
     stop_loss: Decimal | None
     take_profit: Decimal | None
     opened_at: datetime | None
+    stop_lot: Decimal | None = None
+    """Volume that the stop covers; None: the stop is the position's own and follows its volume."""

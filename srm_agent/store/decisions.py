@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, func, select
 
 from srm_agent.domain.decisions import Decision
+from srm_agent.domain.ids import ConnectionId, SignalId
 from srm_agent.store.codec import decision_text, parse_decision
 from srm_agent.store.schema import Tables
 from srm_agent.store.statements import insert_all, known, known_statement
@@ -22,6 +23,7 @@ class Decisions:
         self._known = known_statement(table.c.decision_id)
         self._get = select(table.c.record).where(table.c.decision_id == bindparam("id"))
         self._recent = select(table.c.record).order_by(table.c.id.desc()).limit(bindparam("count"))
+        self._decided = select(table.c.connection_id).where(table.c.signal_id == bindparam("of"))
         self._reasons = select(table.c.reason, func.count()).group_by(table.c.reason).order_by(table.c.reason)
 
     def add(self, connection: Connection, decisions: Sequence[Decision]) -> None:
@@ -29,6 +31,11 @@ class Decisions:
         there = known(connection, self._known, (decision.decision_id for decision in decisions))
         new = {decision.decision_id: decision for decision in decisions if decision.decision_id not in there}
         insert_all(connection, self._table, [_row(decision) for decision in new.values()])
+
+    def decided(self, connection: Connection, signal: SignalId) -> tuple[ConnectionId, ...]:
+        """Connections with a decision on this signal, by id."""
+        # Sorted here: databases collate differently.
+        return tuple(sorted(ConnectionId(of) for of in connection.execute(self._decided, {"of": signal}).scalars()))
 
     def get(self, connection: Connection, decision_id: str) -> Decision | None:
         """One decision by its full id."""

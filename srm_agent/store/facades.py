@@ -62,6 +62,22 @@ class SqlJournal:
         """See the port."""
         return await self._runner.read(self._orders.known_fills, connection, since)
 
+    async def decided(self, signal: SignalId) -> Sequence[ConnectionId]:
+        """See the port."""
+        return await self._runner.read(self._orders.decided, signal)
+
+    async def settled_since(self, connection: ConnectionId, since: datetime) -> Sequence[JournalRow]:
+        """See the port."""
+        return await self._runner.read(self._orders.settled_since, connection, since)
+
+    async def orders_of(self, legs: Sequence[LegId]) -> Sequence[JournalRow]:
+        """See the port."""
+        return await self._runner.read(self._orders.orders_of, legs)
+
+    async def legs(self, legs: Sequence[LegId]) -> Sequence[Leg]:
+        """See the port."""
+        return await self._runner.read(self._orders.legs, legs)
+
     async def close_trade(self, trade: ClosedTrade, score: ProviderScore) -> None:
         """See the port; the first call of a leg stands."""
         await self._runner.run(self._orders.close_trade, trade, score, self._clock.wall())

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from srm_agent.domain.decisions import Decision
 from srm_agent.domain.forecasts import ExecutionMeasure, ProviderScore
-from srm_agent.domain.ids import ConnectionId, LegId
+from srm_agent.domain.ids import ConnectionId, LegId, SignalId
 from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderState
 from srm_agent.domain.trades import ClosedTrade, Leg
 from srm_agent.errors import StoreBroken
@@ -25,11 +25,12 @@ from srm_agent.store.metrics import Metrics
 from srm_agent.store.predictions import Predictions
 from srm_agent.store.rows import intent_row, journal_row, measure_row
 from srm_agent.store.schema import Tables
-from srm_agent.store.statements import Keys, insert_all, known, known_statement
+from srm_agent.store.statements import Keys, chunks, insert_all, known, known_statement, many
 
 LATE_FILL = "LATE_FILL"
 """Code of an order that executed after it was settled as refused or abandoned (INV-6: flatten and page)."""
 _UNSETTLED = [state.value for state in OrderState if not state.settled]
+_SETTLED = [state.value for state in OrderState if state.settled]
 _NOT_EXECUTED = (OrderState.REJECTED, OrderState.ABANDONED)
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,16 @@ class OrderJournal:
             .where(table.c.connection_id == bindparam("of"), table.c.state.in_(_UNSETTLED))
             .order_by(table.c.id)
         )
+        self._settled = (
+            select(table)
+            .where(
+                table.c.connection_id == bindparam("of"),
+                table.c.updated_at >= bindparam("since", type_=table.c.updated_at.type),
+                table.c.state.in_(_SETTLED),
+            )
+            .order_by(table.c.id)
+        )
+        self._of_legs = select(table).where(table.c.leg_id.in_(many()))
         changing = ("state", "filled_lot", "average_price", "broker_order_id", "code", "absences", "updated_at")
         self._update = (
             update(table)
@@ -169,6 +180,24 @@ class OrderJournal:
     def unsettled(self, connection: Connection, of: ConnectionId) -> list[JournalRow]:
         """INTENT, WORKING or UNKNOWN, oldest first."""
         return [journal_row(row) for row in connection.execute(self._unsettled, {"of": of}).mappings()]
+
+    def settled_since(self, connection: Connection, of: ConnectionId, since: datetime) -> list[JournalRow]:
+        """FILLED, REJECTED or ABANDONED and changed since then, oldest first."""
+        rows = connection.execute(self._settled, {"of": of, "since": since}).mappings()
+        return [journal_row(row) for row in rows]
+
+    def orders_of(self, connection: Connection, legs: Sequence[LegId]) -> list[JournalRow]:
+        """Every order of these legs, oldest first."""
+        rows = [row for keys in chunks(legs) for row in connection.execute(self._of_legs, {"keys": keys}).mappings()]
+        return [journal_row(row) for row in sorted(rows, key=lambda row: int(row["id"]))]
+
+    def decided(self, connection: Connection, signal: SignalId) -> tuple[ConnectionId, ...]:
+        """Whose decision on this signal is committed, by id."""
+        return self._decisions.decided(connection, signal)
+
+    def legs(self, connection: Connection, legs: Sequence[LegId]) -> list[Leg]:
+        """These legs, oldest first."""
+        return self._legs.some(connection, legs)
 
     def open_legs(self, connection: Connection, of: ConnectionId) -> list[Leg]:
         """OPENING or OPEN, oldest first."""

@@ -8,12 +8,12 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from srm_agent.domain.ids import ConnectionId
+from srm_agent.domain.ids import ConnectionId, LegId
 from srm_agent.domain.trades import Leg, LegState
 from srm_agent.domain.units import ZERO
 from srm_agent.store.rows import LEG_FIELDS, leg_of, leg_row
 from srm_agent.store.schema import Tables
-from srm_agent.store.statements import insert_all, known, known_statement
+from srm_agent.store.statements import chunks, insert_all, known, known_statement, many
 
 _RANK = {LegState.OPENING: 0, LegState.NEVER_OPENED: 1, LegState.OPEN: 2, LegState.CLOSED: 3}
 
@@ -39,6 +39,7 @@ class Legs:
             )
             .order_by(table.c.id)
         )
+        self._some = select(table).where(table.c.leg_id.in_(many()))
         changing = (*LEG_FIELDS[1:], "provider", "side", "state", "close_reason", "closing_as", "updated_at")
         self._update = (
             update(table)
@@ -87,3 +88,8 @@ class Legs:
     def open(self, connection: Connection, of: ConnectionId) -> list[Leg]:
         """OPENING or OPEN, oldest first."""
         return [leg_of(row) for row in connection.execute(self._open, {"of": of}).mappings()]
+
+    def some(self, connection: Connection, legs: Sequence[LegId]) -> list[Leg]:
+        """These legs, oldest first."""
+        rows = [row for keys in chunks(legs) for row in connection.execute(self._some, {"keys": keys}).mappings()]
+        return [leg_of(row) for row in sorted(rows, key=lambda row: int(row["id"]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from sqlalchemy import RowMapping
@@ -17,7 +18,7 @@ from srm_agent.store.statements import Values
 
 INTENT_FIELDS = (
     "client_id", "connection_id", "leg_id", "signal_id", "decision_id", "symbol", "lot", "limit_price", "stop_loss",
-    "take_profit", "reduce", "reason", "created_at", "deadline", "fence",
+    "take_profit", "reduce", "reason", "created_at", "deadline", "fence", "target",
 )  # fmt: skip
 FILL_FIELDS = (
     "fill_id", "client_id", "broker_order_id", "symbol", "lot", "price", "fee", "fee_currency", "received",
@@ -52,6 +53,7 @@ def intent_row(intent: OrderIntent) -> dict[str, object]:
     return _fields(intent, INTENT_FIELDS) | {
         "purpose": intent.purpose.value,
         "side": int(intent.side),
+        "requests": json.dumps(intent.requests) if intent.requests else None,
         "state": OrderState.INTENT.value,
         "filled_lot": ZERO,
         "code": "",
@@ -64,7 +66,10 @@ def intent_row(intent: OrderIntent) -> dict[str, object]:
 def journal_row(row: RowMapping) -> JournalRow:
     """The inverse of `intent_row`, with what became of it."""
     intent = OrderIntent(
-        purpose=OrderPurpose(row["purpose"]), side=Side(row["side"]), **{name: row[name] for name in INTENT_FIELDS}
+        purpose=OrderPurpose(row["purpose"]),
+        side=Side(row["side"]),
+        requests=tuple(json.loads(row["requests"])) if row["requests"] else (),
+        **{name: row[name] for name in INTENT_FIELDS},
     )
     return JournalRow(
         intent=intent,

@@ -128,6 +128,8 @@ class Tables(PlatformTables):
             Column("created_at", UtcDateTime(), nullable=False),
             Column("deadline", Double, nullable=False),
             Column("fence", BIG, nullable=False),
+            Column("target", ExactDecimal()),
+            Column("requests", Text),
             Column("state", String(16), nullable=False),
             Column("filled_lot", ExactDecimal(), nullable=False),
             Column("average_price", MeasuredDecimal()),
@@ -138,6 +140,7 @@ class Tables(PlatformTables):
             Column("updated_at", UtcDateTime(), nullable=False),
             Column("execution_log_id", BIG),
             Index(None, "connection_id", "state"),
+            Index(None, "updated_at", "connection_id"),
         )
         self.fills = self._own(
             "fills",

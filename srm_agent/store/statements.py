@@ -24,11 +24,16 @@ def known_statement(column: Column[str]) -> Select[str]:
 
 def known(connection: Connection, statement: Select[str], keys: Iterable[str]) -> frozenset[str]:
     """The keys that are there already, in this transaction (which holds the write lock)."""
-    wanted = list(dict.fromkeys(keys))
     found: list[str] = []
-    for start in range(0, len(wanted), _CHUNK):
-        found += connection.execute(statement, {"keys": wanted[start : start + _CHUNK]}).scalars()
+    for part in chunks(keys):
+        found += connection.execute(statement, {"keys": part}).scalars()
     return frozenset(found)
+
+
+def chunks(keys: Iterable[str]) -> list[list[str]]:
+    """The distinct keys, in lists that fit one statement."""
+    wanted = list(dict.fromkeys(keys))
+    return [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
 
 
 def insert_all(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
