@@ -157,6 +157,10 @@ class Ledger:
         kept = {fill_id: at or self._newest for fill_id, at in self._counted.items()}
         self._counted = {fill_id: at for fill_id, at in kept.items() if at >= horizon}
 
+    def counted_since(self, since: datetime) -> list[FillId]:
+        """Ids of fills counted that may be from that market time or later."""
+        return [fill_id for fill_id, at in self._counted.items() if at is None or at >= since]
+
     def remembered_fills(self) -> int:
         """How many fill ids are kept."""
         return len(self._counted)
