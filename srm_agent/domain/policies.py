@@ -109,6 +109,22 @@ class LimitPolicy:
     """Entries are immediate-or-cancel limits at touch +- this."""
 
 
+class ForeignStopChange(StrEnum):
+    """What to do when somebody else has loosened a stop of ours (B11); one that was removed is always set again."""
+
+    RESTORE = "restore"
+    FLAG = "flag"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopPolicy:
+    """How stops in force may change."""
+
+    foreign_change: ForeignStopChange = ForeignStopChange.RESTORE
+    allow_widening: bool = False
+    """Whether a provider may move its stop away from entry, up to the risk cap (INV-11)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """All blocks together: what one arm of an experiment decides by."""
@@ -119,6 +135,7 @@ class Policy:
     score: ScorePolicy
     ladder: LadderPolicy
     limits: LimitPolicy
+    stops: StopPolicy = StopPolicy()
 
     @property
     def version(self) -> str:

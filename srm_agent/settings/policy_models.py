@@ -12,11 +12,13 @@ from srm_agent.domain.policies import (
     BufferPolicy,
     Evidence,
     FilterPolicy,
+    ForeignStopChange,
     LadderPolicy,
     LimitPolicy,
     MissingStop,
     Policy,
     ScorePolicy,
+    StopPolicy,
 )
 from srm_agent.domain.units import Distance
 from srm_agent.settings.numbers import (
@@ -173,6 +175,22 @@ class LimitSettings(StrictModel):
         )
 
 
+class StopSettings(StrictModel):
+    """How stops in force may change."""
+
+    foreign_change: Literal["restore", "flag"] = Field(
+        "restore",
+        description="a stop that somebody else loosened: set again, or told and left (a removed one is set again)",
+    )
+    allow_widening: bool = Field(
+        False, description="whether a provider may move a stop away from entry; limits.max_risk is never exceeded"
+    )
+
+    def domain(self) -> StopPolicy:
+        """The domain's value."""
+        return StopPolicy(foreign_change=ForeignStopChange(self.foreign_change), allow_widening=self.allow_widening)
+
+
 class PolicySettings(StrictModel):
     """The policy of one asset class."""
 
@@ -181,6 +199,7 @@ class PolicySettings(StrictModel):
     score: ScoreSettings = ScoreSettings()
     ladder: LadderSettings = LadderSettings()
     limits: LimitSettings = LimitSettings()
+    stops: StopSettings = StopSettings()
 
     def domain(self, name: str) -> Policy:
         """The domain's value."""
@@ -191,6 +210,7 @@ class PolicySettings(StrictModel):
             score=self.score.domain(),
             ladder=self.ladder.domain(),
             limits=self.limits.domain(),
+            stops=self.stops.domain(),
         )
 
 
