@@ -22,6 +22,7 @@ from srm_agent.domain.units import ZERO, plain
 from srm_agent.execution.desk import Desk
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Notifier, ProtectionStore
+from srm_agent.protection.close_values import notional, wide_limit
 from srm_agent.protection.drawdown_guard import DrawdownGuard, Verdict
 from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
 from srm_agent.protection.equity_watch import EquityWatch
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 UNEXPLAINED_SHARE = Decimal("0.01")
 GUARD = "drawdown_guard"
+CLOSES_SHARE = 0.8
+"""Of the venue's request budget, for an emergency's closes; the rest is for the reads that tell when it is flat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class ProtectionRules:
     equity_max_age_s: float
     scope: EmergencyScope
     close_interval_s: float
+    closes_per_s: float = 8.0
+    """The share of the venue's request budget that an emergency close may use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,10 +266,23 @@ class Account:
                 clock=self._parts.clock,
                 scope=self._parts.rules.scope,
                 interval_s=self._parts.rules.close_interval_s,
+                closes_per_s=self._parts.rules.closes_per_s,
                 ours=self._our_volume,
+                notional=lambda position: notional(
+                    position,
+                    self.market.instruments.get(position.symbol),
+                    self.market.touch(position.symbol, position.side.opposite),
+                ),
+                wide_limit=lambda symbol, side: wide_limit(
+                    self.market.instruments.get(symbol), self.market.touch(symbol, side), side
+                ),
                 announce=self._announce,
                 heard=self.desk.take_report,
                 unresolved=self._entries_in_doubt,
+                page=lambda text: self._parts.notifier.notify(
+                    "page", "emergency close is stuck", text, self.member.connection_id
+                ),
+                seen=lambda positions: None,
             ),
             # With the time of this start: a restart in the middle must not meet its predecessor's client ids.
             epoch=f"{halt.set_at.isoformat()}/{self._parts.clock.wall().isoformat()}",

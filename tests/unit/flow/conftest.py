@@ -361,7 +361,7 @@ async def _account(
             member=member, desk=desk, watch=EquityWatch(market.quote, market.instruments.get),
             guard=DrawdownGuard(member.connection_id, limits, await store.protection.mark(member.connection_id)),
             market=market, halts=halts, store=store.protection, notifier=notifier, clock=clock,
-            rules=ProtectionRules(equity_max_age_s=5.0, scope=scope, close_interval_s=0.5),
+            rules=ProtectionRules(equity_max_age_s=5.0, scope=scope, close_interval_s=0.5, closes_per_s=8.0),
             on_emergency=flow.on_emergency,
         )
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,11 +16,11 @@ from simulator.records import OrderTicket, TimeInForce
 from simulator.venue import SimAccount, SimInstrument, Venue
 from srm_agent.domain.accounts import EmergencyScope
 from srm_agent.domain.ids import ClientOrderId, Symbol
-from srm_agent.domain.orders import OrderIntent, OrderReport, Outcome
+from srm_agent.domain.orders import BrokerPosition, OrderIntent, OrderReport, Outcome
 from srm_agent.domain.units import Side
 from srm_agent.errors import BrokerUnreachable, NotAuthorised
 from srm_agent.ports import Broker
-from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts, largest_first
+from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
 from tests.unit.execution.conftest import C01, START_MS, LoopClock, Twisted, build_venue, simulate
 
 D = Decimal
@@ -53,19 +53,29 @@ def a_close(
     announce: Callable[[OrderIntent], None] = lambda intent: None,
     heard: Callable[[OrderReport], None] = lambda report: None,
     unresolved: Callable[[], bool] = lambda: False,
+    page: Callable[[str], None] = lambda text: None,
+    seen: Callable[[Sequence[BrokerPosition]], None] = lambda positions: None,
+    wide_limit: Callable[[Symbol, Side], Decimal | None] = lambda symbol, side: None,
+    notional: Callable[[BrokerPosition], Decimal] = lambda position: position.lot * position.entry_price,
     epoch: str = "e1",
+    closes_per_s: float = 8.0,
 ) -> EmergencyClose:
-    """An emergency close with half a second between passes."""
+    """An emergency close with half a second between passes, paced as on a venue that takes ten requests a second."""
     port: Broker = broker
     parts = EmergencyParts(
         broker=port,
         clock=LoopClock(),
         scope=scope,
         interval_s=0.5,
+        closes_per_s=closes_per_s,
         ours=ours,
+        notional=notional,
+        wide_limit=wide_limit,
         announce=announce,
         heard=heard,
         unresolved=unresolved,
+        page=page,
+        seen=seen,
     )
     return EmergencyClose(parts, epoch)
 
@@ -271,9 +281,11 @@ async def test_an_account_under_a_bad_key_is_pursued_slowly() -> None:
 
 async def test_largest_risk_goes_first() -> None:
     """By notional at entry."""
-    positions = await a_broker(a_venue(5)).positions()
-    sizes = [p.lot * p.entry_price for p in largest_first(positions)]
+    sizes: list[Decimal] = []
+    venue = a_venue(20)
+    await a_close(a_broker(venue), announce=lambda intent: sizes.append(intent.lot)).until_flat()
     assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes) == {1, 2}
 
 
 async def test_client_ids_differ_by_pass_and_symbol() -> None:
