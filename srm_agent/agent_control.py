@@ -80,6 +80,10 @@ class AgentControl:
                 }
                 for alert in list(self._notifier.recent)[-20:]
             ],
+            "alert_sinks": [
+                {"name": name, "takes_alerts": up, "waiting": self._notifier.waiting()}
+                for name, up in self._notifier.sinks()
+            ],
         }
 
     async def halt(self, scope: HaltScope, key: str, reason: str, operator: str) -> None:

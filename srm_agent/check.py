@@ -15,6 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 from rich.console import Console
 from rich.markup import escape
 
+from srm_agent.alerts.configured import sinks_of
+from srm_agent.alerts.dispatcher import sample_alert
+from srm_agent.alerts.sink import SinkFailed
 from srm_agent.assembly import symbols_of
 from srm_agent.bootstrap import make_brokers, open_store, operators_of, webhook_keys
 from srm_agent.clock import Clock
@@ -50,8 +53,10 @@ class Findings:
         self._console.print(f"[red]wrong[/]   {escape(what)}", highlight=False, emoji=False, soft_wrap=True)
 
 
-async def run_checks(config: Path, option: Path | None, clock: Clock, console: Console) -> bool:
-    """True when everything is well. Raises ConfigurationError where nothing further can be asked."""
+async def run_checks(
+    config: Path, option: Path | None, clock: Clock, console: Console, *, alerts: bool = False
+) -> bool:
+    """True when everything is well; `alerts` sends a test alert to each sink. Raises ConfigurationError."""
     findings = Findings(console)
     settings = load(config)
     findings.good(
@@ -61,6 +66,7 @@ async def run_checks(config: Path, option: Path | None, clock: Clock, console: C
     _check_credentials(settings, credentials, findings)
     await _check_database(settings, clock, findings)
     _check_port(settings, findings)
+    await _check_alerts(settings, credentials, clock, findings, send=alerts)
     try:
         feeds, brokers = make_brokers(settings, credentials, clock, random.Random())
     except SrmError as error:
@@ -108,6 +114,28 @@ async def _check_database(settings: Settings, clock: Clock, findings: Findings) 
     findings.good(f"database {settings.store.url}")
     for halt in halts:
         findings.note(f"{halt.state.value} {halt.scope.value} {halt.key}: {halt.reason} (srm-agent resume clears it)")
+
+
+async def _check_alerts(
+    settings: Settings, credentials: Credentials, clock: Clock, findings: Findings, *, send: bool
+) -> None:
+    """The addresses as written; a test alert to each only where it was asked for."""
+    try:
+        sinks = sinks_of(settings, credentials, clock)
+    except SrmError as error:
+        findings.wrong(str(error))
+        return
+    if not sinks:
+        findings.note("alerts go to the log and to alerts.jsonl only: set alerts.url to be told elsewhere")
+    for sink in sinks:
+        try:
+            if send:
+                await sink.post(sample_alert(settings.agent.name, clock))
+            findings.good(f"{sink.name}: {'took a test alert' if send else 'not tried; --alerts sends a test alert'}")
+        except SinkFailed as error:
+            findings.wrong(f"{sink.name} did not take a test alert: {error}")
+        finally:
+            await sink.close()
 
 
 def _check_port(settings: Settings, findings: Findings) -> None:

@@ -98,11 +98,15 @@ def demo(
 
 
 @app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, credentials: CredentialsOption = None) -> None:
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    credentials: CredentialsOption = None,
+    alerts: Annotated[bool, typer.Option("--alerts", help="send a test alert to each place of [alerts]")] = False,
+) -> None:
     """Say what is wrong with configuration, secrets, database, clock and brokers, and how to mend it."""
     from srm_agent.check import run_checks
 
-    if not _run(run_checks(config, credentials, SystemClock(), console)):
+    if not _run(run_checks(config, credentials, SystemClock(), console, alerts=alerts)):
         raise typer.Exit(1)
 
 

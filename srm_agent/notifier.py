@@ -43,3 +43,11 @@ class LogNotifier:
         )
         write = {"notice": log.info, "warning": log.warning}.get(level, log.error)
         write("alert", level_of_alert=level, title=title, message=message, connection=connection)
+
+    def sinks(self) -> list[tuple[str, bool]]:
+        """Name of each sink beyond the log, and whether it takes alerts as far as is known."""
+        return []
+
+    def waiting(self) -> int:
+        """Alerts that no sink has taken yet."""
+        return 0

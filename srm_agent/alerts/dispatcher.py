@@ -117,11 +117,11 @@ class AlertDispatcher(LogNotifier):
         self._wake()
 
     def sinks(self) -> list[tuple[str, bool]]:
-        """Name of each sink, and whether it takes alerts as far as is known."""
+        """See LogNotifier."""
         return [(state.sink.name, state.failures < DOWN_AFTER) for state in self._sinks]
 
     def waiting(self) -> int:
-        """Alerts that no sink has taken yet."""
+        """See LogNotifier."""
         return len(self._fresh) + len(self._waiting) + len(self._on_the_way)
 
     async def close(self, within_s: float = 2.0) -> None:
@@ -143,7 +143,9 @@ class AlertDispatcher(LogNotifier):
     def _keep(self, alert: Alert) -> None:
         self._number += 1
         now = self._clock.monotonic()
-        waiting = _Waiting(number=self._number, alert=alert, text=self._text(alert), since=now, due=now)
+        waiting = _Waiting(
+            number=self._number, alert=alert, text=_text(alert, self._rules.agent, self._number), since=now, due=now
+        )
         if len(self._fresh) >= self._rules.max_waiting:
             self._fresh.remove(min(self._fresh, key=_worth))
             self._drop()
@@ -152,24 +154,6 @@ class AlertDispatcher(LogNotifier):
     def _drop(self) -> None:
         self._dropped += 1
         self._counters.dropped.inc()
-
-    def _text(self, alert: Alert) -> str:
-        at = alert.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = alert.message[:TEXT_CHARACTERS]
-        of = "" if alert.connection is None else f" [{alert.connection}]"
-        return canonical_json(
-            {
-                "id": f"{self._rules.agent}-{at}-{self._number}",
-                "agent": self._rules.agent,
-                "at": at,
-                "level": alert.level,
-                "title": alert.title,
-                "message": message,
-                "connection": alert.connection,
-                "count": alert.count,
-                "text": f"{self._rules.agent} {alert.level}{of} {alert.title}: {message}",
-            }
-        )
 
     def _wake(self) -> None:
         self._news.set()
@@ -262,17 +246,19 @@ class AlertDispatcher(LogNotifier):
         """One round: the sinks in their order, the next one as soon as one fails or is slow; True once one took it."""
         now = self._clock.monotonic()
         order = sorted(self._sinks, key=lambda state: state.down(now))
-        asked: list[asyncio.Task[bool]] = []
+        asked: list[tuple[_SinkState, asyncio.Task[bool]]] = []
         try:
             for state in order if len(order) > 1 else order * 2:
-                asked.append(asyncio.create_task(self._ask(state, text)))
-                if await _taken(asked, PATIENCE_S):
+                asked.append((state, asyncio.create_task(self._ask(state, text))))
+                if await _taken([task for _, task in asked], PATIENCE_S):
+                    for late in [late for late, task in asked if not task.done()]:
+                        self._failed(late, f"no answer within {PATIENCE_S:g} s")
                     return True
-            return await _taken(asked, None)
+            return await _taken([task for _, task in asked], None)
         finally:
-            for task in asked:
+            for _, task in asked:
                 task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
 
     async def _ask(self, state: _SinkState, text: str) -> bool:
         try:
@@ -311,6 +297,32 @@ class _Counters:
 def _worth(waiting: _Waiting) -> tuple[int, int]:
     """Graver first, then older."""
     return rank(waiting.alert.level), -waiting.number
+
+
+def sample_alert(agent: str, clock: Clock) -> str:
+    """What `srm-agent check --alerts` posts."""
+    said = "srm-agent check --alerts sent this; nothing has happened"
+    return _text(Alert(at=clock.wall(), level="notice", title="test", message=said, connection=None), agent, 0)
+
+
+def _text(alert: Alert, agent: str, number: int) -> str:
+    """An alert as it is in the file and on the wire."""
+    at = alert.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    message = alert.message[:TEXT_CHARACTERS]
+    of = "" if alert.connection is None else f" [{alert.connection}]"
+    return canonical_json(
+        {
+            "id": f"{agent}-{at}-{number}",
+            "agent": agent,
+            "at": at,
+            "level": alert.level,
+            "title": alert.title,
+            "message": message,
+            "connection": alert.connection,
+            "count": alert.count,
+            "text": f"{agent} {alert.level}{of} {alert.title}: {message}",
+        }
+    )
 
 
 def _as_it_is(text: str) -> str:
