@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from srm_agent import __version__
-from srm_agent.account import Account, AccountParts, ProtectionRules
+from srm_agent.account import CLOSES_SHARE, Account, AccountParts, ProtectionRules
 from srm_agent.agent_control import AgentControl
 from srm_agent.alerts.configured import rules_of
 from srm_agent.alerts.dispatcher import AlertDispatcher
@@ -44,6 +44,9 @@ from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
 from srm_agent.roster import Member, Roster, roster_of
 from srm_agent.settings import Settings
+from srm_agent.supervision.learning_fuse import Fuse, FusedForecaster, FusedScorer
+from srm_agent.supervision.notify import Manager, NoManager
+from srm_agent.supervision.watchdog import NoDump, StallDump
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,10 @@ class Outside:
     keys: Mapping[ProviderKey, Sequence[WebhookKey]]
     operators: Sequence[Operator]
     process: str
+    manager: Manager = field(default_factory=NoManager)
+    dump: StallDump = field(default_factory=NoDump)
+    exits_only: str = ""
+    """Why this life takes exits only; empty for a whole one."""
     sinks: Sequence[Sink] = ()
     """Where alerts are posted, in this order; the file gets them all the same."""
     clean: Callable[[str], str] | None = None
@@ -106,19 +113,21 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         )
         for name, feed in outside.feeds.items()
     }
-    forecaster = ScalePriorForecaster(
-        ScalePriorSettings(
-            entry_mean_share=float(settings.learning.slippage_mean),
-            entry_upper_share=float(settings.learning.slippage_upper),
-        )
+    fuse = Fuse()
+    scales = ScalePriorSettings(
+        entry_mean_share=float(settings.learning.slippage_mean),
+        entry_upper_share=float(settings.learning.slippage_upper),
     )
-    scorer = PosteriorScorer(ScoreSettings(half_life_weeks=float(settings.learning.half_life_weeks)))
+    scores = ScoreSettings(half_life_weeks=float(settings.learning.half_life_weeks))
+    scorer = PosteriorScorer(scores)
+    fused_scorer = FusedScorer(scorer, PosteriorScorer(scores), fuse)
+    forecaster = FusedForecaster(ScalePriorForecaster(scales), ScalePriorForecaster(scales), fuse)
     fan_out = FanOut(
         clock=clock,
         roster=roster,
         markets=markets,
         forecaster=forecaster,
-        scorer=scorer,
+        scorer=fused_scorer,
         halts=halts,
         send_deadline_s=float(settings.agent.send_deadline_s),
     )
@@ -129,7 +138,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             journal=store.journal,
             signals=store.signals,
             forecaster=forecaster,
-            scorer=scorer,
+            scorer=fused_scorer,
             halts=halts,
             notifier=notifier,
             first_chunk=settings.agent.first_chunk,
@@ -188,12 +197,17 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             halts=halts,
             signals=store.signals,
             history=store.history,
-            scorer=scorer,
+            scorer=fused_scorer,
             forecaster=forecaster,
             leases=store.leases,
             owner=f"{settings.agent.name}:{outside.process}:{outside.rng.getrandbits(32):08x}",
             notifier=notifier,
             close_store=close,
+            files=files,
+            fuse=fuse,
+            manager=outside.manager,
+            dump=outside.dump,
+            exits_only=outside.exits_only,
         ),
         Inbox(),
     )
@@ -255,6 +269,7 @@ def _account(
                 equity_max_age_s=float(protection.equity_max_age_s),
                 scope=EmergencyScope(protection.emergency_scope),
                 close_interval_s=float(protection.close_interval_s),
+                closes_per_s=CLOSES_SHARE * float(settings.venues[member.venue].requests_per_s),
             ),
             on_emergency=flow.on_emergency,
         )

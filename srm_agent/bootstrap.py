@@ -20,13 +20,15 @@ from srm_agent.assembly import Agent, Outside, assemble, symbols_of
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import ConnectionId, ProviderKey, Symbol
 from srm_agent.domain.instrument import AssetClass
-from srm_agent.errors import ConfigurationError
+from srm_agent.errors import ConfigurationError, StoreError, StoreUnavailable
 from srm_agent.files import DiskFiles
 from srm_agent.logs import Redactor
 from srm_agent.ports import Broker, MarketFeed
 from srm_agent.settings import Credentials, Settings, VenueSettings
 from srm_agent.store.names import Names
 from srm_agent.store.store import Store
+from srm_agent.supervision.notify import Manager, NoManager
+from srm_agent.supervision.watchdog import NoDump, StallDump
 
 
 def secrets_of(settings: Settings, credentials: Credentials) -> list[str]:
@@ -56,18 +58,36 @@ def make_directory(path: Path, key: str) -> None:
         ) from None
 
 
-async def open_store(settings: Settings, clock: Clock, *, read_only: bool = False) -> Store:
-    """The configured database. Raises ConfigurationError, StoreUnavailable, StoreBroken."""
+async def open_store(
+    settings: Settings, clock: Clock, *, read_only: bool = False, patient: type[StoreError] | None = None
+) -> Store:
+    """The configured database. `patient`: see Store.open. Raises ConfigurationError, StoreUnavailable, StoreBroken."""
     path = Path(settings.store.url.removeprefix("sqlite:///"))
     if not read_only:
         make_directory(path.parent, "store.url")
     return await Store.open(
-        settings.store.url, clock, names=Names(prefix=settings.store.table_prefix), read_only=read_only
+        settings.store.url,
+        clock,
+        names=Names(prefix=settings.store.table_prefix),
+        read_only=read_only,
+        patient=patient,
     )
 
 
-async def build(settings: Settings, credentials: Credentials, clock: Clock, rng: random.Random) -> Agent:
-    """Wire everything; connects to nothing yet but the database. Raises ConfigurationError, StoreError."""
+async def build(
+    settings: Settings,
+    credentials: Credentials,
+    clock: Clock,
+    rng: random.Random,
+    *,
+    manager: Manager | None = None,
+    dump: StallDump | None = None,
+    exits_only: str = "",
+) -> Agent:
+    """Wire everything; connects to nothing yet but the database. Raises ConfigurationError, StoreBroken.
+
+    A database that is away is opened later (P9); a guard (`exits_only`: why) does without one that is broken, too.
+    """
     data_dir = Path(settings.agent.data_dir)
     make_directory(data_dir, "agent.data_dir")
     keys, operators = webhook_keys(settings, credentials), operators_of(credentials)
@@ -85,12 +105,15 @@ async def build(settings: Settings, credentials: Credentials, clock: Clock, rng:
             rng=rng,
             feeds=feeds,
             brokers=brokers,
-            storage=await open_store(settings, clock),
+            storage=await open_store(settings, clock, patient=StoreError if exits_only else StoreUnavailable),
             files=DiskFiles(data_dir),
             serve=serve,
             keys=keys,
             operators=operators,
             process=str(os.getpid()),
+            manager=manager or NoManager(),
+            dump=dump or NoDump(),
+            exits_only=exits_only,
             sinks=sinks,
             clean=Redactor(secrets_of(settings, credentials)).clean,
         ),

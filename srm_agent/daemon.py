@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import structlog
 
@@ -22,30 +23,50 @@ from srm_agent.errors import (
     StoreBroken,
     StoreError,
 )
+from srm_agent.files import Files
 from srm_agent.flow import Flow
 from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Forecaster, History, Leases, Notifier, Scorer, Server, SignalLog
 from srm_agent.protection.halts import HaltBoard
+from srm_agent.supervision.learning_fuse import Fuse
+from srm_agent.supervision.notify import Manager, NoManager
+from srm_agent.supervision.recovery import Recovery, RecoveryParts
+from srm_agent.supervision.spool import Spool
+from srm_agent.supervision.supervisor import Supervisor
+from srm_agent.supervision.watchdog import NoDump, StallDump, Watchdog
 
 log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-READY_PATIENCE_S = 10.0
-"""Connections that are not in step by then start REDUCING; signals are taken up all the same."""
+READY_PATIENCE_S = 7.0
+"""Connections that are not in step by then start REDUCING; signals are taken up all the same. Ready within 10 s."""
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
-REMEMBERED_MEASURES = 500
 BROKEN_TRIES = 6
 """Tries of a signal that the store refuses (about six seconds: a lost lease shows in that time)."""
 LEASE_S = 6.0
 """Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
 
+class Ending(StrEnum):
+    """Why a life ended in order."""
+
+    STOPPED = "stopped"
+    """It was asked to."""
+    DATABASE_BACK = "database back"
+    """It began without the journal, which can be read now: a new life is to begin in this process (P9)."""
+    GUARD_LIFTED = "guard lifted"
+    """It took exits only, and an operator has resumed: a new life, whole, is to begin."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonParts:
-    """What bootstrap has made. `owner` names this process in leases."""
+    """What bootstrap has made. `owner` names this process in leases.
+
+    `exits_only`: why this life is a guard (no entries, no learning); empty for a whole one. `files` keeps the spool.
+    """
 
     clock: Clock
     flow: Flow
@@ -63,6 +84,11 @@ class DaemonParts:
     owner: str
     notifier: Notifier
     close_store: Callable[[], Awaitable[None]]
+    files: Files | None = None
+    fuse: Fuse = field(default_factory=Fuse)
+    manager: Manager = field(default_factory=NoManager)
+    dump: StallDump = field(default_factory=NoDump)
+    exits_only: str = ""
 
 
 class Daemon:
@@ -72,52 +98,76 @@ class Daemon:
         self._parts = parts
         self._inbox = inbox
         self._markets_open = {name: asyncio.Event() for name in parts.markets}
-        self._recovered = asyncio.Event()
         self._waiting_for = {account.member.connection_id for account in parts.accounts}
+        spool = None if parts.files is None else Spool(parts.files)
+        self.supervisor = Supervisor(
+            parts.clock,
+            parts.accounts,
+            parts.markets,
+            parts.notifier,
+            Watchdog(parts.manager, parts.clock, parts.dump),
+            parts.fuse,
+            spool,
+        )
+        self._recovery = Recovery(
+            RecoveryParts(
+                clock=parts.clock,
+                accounts=parts.accounts,
+                flow=parts.flow,
+                halts=parts.halts,
+                signals=parts.signals,
+                history=parts.history,
+                scorer=parts.scorer,
+                forecaster=parts.forecaster,
+                fuse=parts.fuse,
+                notifier=parts.notifier,
+                spool=spool,
+                exits_only=parts.exits_only,
+            ),
+            inbox,
+            self.supervisor,
+        )
+        self._stopping_server: asyncio.Task[None] | None = None
         self.port: int | None = None
         self.ready = asyncio.Event()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """The whole life. Raises the defect that ended it."""
+    async def run(self, stop: asyncio.Event) -> Ending:
+        """The whole life, and why it ended. Raises the defect that ended it."""
         parts = self._parts
         try:
-            await self._recover()
+            if not await self._recovered(stop):
+                return Ending.STOPPED
             self.port = await parts.server.start()
             async with asyncio.TaskGroup() as group:
                 work = [group.create_task(job, name=name) for name, job in self._jobs()]
-                await self._until(stop, work)
+                self.supervisor.dead = lambda: [task.get_name() for task in work if task.done()]
+                ending = await self._until(stop, work)
+                self.supervisor.stopping()
                 await self._drain()
                 for task in work:
                     task.cancel()
         finally:
             await self._release()
+        return ending
 
-    # ---- start = recover
-
-    async def _recover(self) -> None:
-        """The journal first: what is open, what may be live, who is halted, what providers are worth."""
-        parts = self._parts
-        await parts.halts.load()
-        for trade in await parts.history.closed_trades():
-            parts.scorer.observe(trade)
-        for measure in await parts.history.recent_measures(REMEMBERED_MEASURES):
-            parts.forecaster.observe(measure)
-        for account in parts.accounts:
-            await account.recover()
-            parts.flow.accounts[account.member.connection_id] = account
-        for signal in await parts.signals.unfinished():
-            self._inbox.put(self._received_here(signal))
-        self._recovered.set()
-
-    def _received_here(self, signal: Signal) -> Signal:
-        """With the receipt on this process's monotonic clock: that of another boot would make latencies of nonsense."""
-        waited = (self._parts.clock.wall() - signal.receipt.received_at).total_seconds()
-        received = self._parts.clock.monotonic() - max(0.0, waited)
-        return replace(signal, receipt=replace(signal.receipt, received=received))
+    async def _recovered(self, stop: asyncio.Event) -> bool:
+        """False when the stop came before the recovery had ended."""
+        recovery, stopping = asyncio.create_task(self._recovery.start()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({recovery, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not recovery.done():
+                return False
+            recovery.result()
+            return True
+        finally:
+            stopping.cancel()
+            recovery.cancel()
+            await asyncio.wait({recovery, stopping})
 
     def _jobs(self) -> list[tuple[str, Coroutine[object, object, None]]]:
         parts = self._parts
         jobs: list[tuple[str, Coroutine[object, object, None]]] = [
+            ("pulse", self.supervisor.run()),
             ("http", parts.server.wait()),
             ("timer", self._run_timer()),
             ("leases", self._run_leases()),
@@ -129,17 +179,23 @@ class Daemon:
         jobs += [(f"account {account.member.connection_id}", self._run_account(account)) for account in parts.accounts]
         return jobs
 
-    async def _until(self, stop: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for the stop; a task of `work` that ends before it is a defect."""
-        stopping = asyncio.create_task(stop.wait())
+    async def _until(self, stop: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> Ending:
+        """Wait for the stop, or for what calls for a new life; a task of `work` that ends before it is a defect."""
+        endings: dict[asyncio.Task[object], Ending] = {asyncio.create_task(stop.wait()): Ending.STOPPED}
+        if self.supervisor.unread:
+            endings[asyncio.create_task(self._recovery.database_is_back())] = Ending.DATABASE_BACK
+        if self.supervisor.guard:
+            endings[asyncio.create_task(self._recovery.guard_is_lifted())] = Ending.GUARD_LIFTED
         try:
-            done, _ = await asyncio.wait({stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*endings, *work}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
+            for task in endings:
+                task.cancel()
         for task in work:
             if task in done:
                 task.result()
                 raise RuntimeError(f"critical task {task.get_name()!r} ended")
+        return next(ending for task, ending in endings.items() if task in done)
 
     # ---- venues and accounts
 
@@ -198,10 +254,12 @@ class Daemon:
         deadline = self._parts.clock.monotonic() + READY_PATIENCE_S
         while self._waiting_for and self._parts.clock.monotonic() < deadline:
             for account in self._parts.accounts:
-                if account.desk.synced and account.leased and account.equity() is not None:
+                leased = account.leased or self.supervisor.unread
+                if account.desk.synced and leased and account.equity() is not None:
                     self._waiting_for.discard(account.member.connection_id)
             await asyncio.sleep(0.05)
         self.ready.set()
+        self.supervisor.ready()
         log.info("ready", connections=len(self._parts.accounts), not_in_step=sorted(self._waiting_for))
         await asyncio.Event().wait()
 
@@ -209,6 +267,9 @@ class Daemon:
 
     def deliver(self, signal: Signal) -> None:
         """A freshly committed message, from the intake: noted with its touch, then queued by provider."""
+        if not self._recovery.takes(signal):
+            log.warning("signal waits for the next life", signal_id=signal.signal_id)
+            return
         self._parts.flow.note_arrival(signal)
         self._inbox.put(signal)
 
@@ -244,6 +305,7 @@ class Daemon:
         while True:
             await asyncio.sleep(TIMER_S)
             now = self._parts.clock.monotonic()
+            self.supervisor.keep()
             try:
                 await self._parts.flow.on_timer()
                 await self._parts.intake.settle_doubts()
@@ -254,6 +316,8 @@ class Daemon:
                 log.warning("timer could not write", error=str(error))
 
     async def _save(self) -> None:
+        if self.supervisor.unread:
+            return  # a mark that began in the dark must not replace the one in the database
         for account in self._parts.accounts:
             await account.save(self._parts.clock.wall())
 
@@ -281,7 +345,9 @@ class Daemon:
     async def _drain(self) -> None:
         """No entries from now on; what is under way may end; everything is written (P2). Positions keep their stops."""
         self._parts.flow.draining = True
-        await self._parts.server.stop()
+        # Requests under way may take their time, but not ours.
+        self._stopping_server = asyncio.create_task(self._parts.server.stop())
+        self.supervisor.keep()
         # Each step has its own patience: an order in doubt must not cost the journal or the high-water marks.
         for what, step in (
             ("orders are still under way", self._settled),
@@ -304,6 +370,8 @@ class Daemon:
 
     async def _release(self) -> None:
         parts = self._parts
+        if self._stopping_server is not None:
+            await asyncio.wait({self._stopping_server})
         await parts.server.stop()
         for account in parts.accounts:
             await account.stop()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from srm_agent.clock import Clock
-from srm_agent.errors import StoreBroken
+from srm_agent.errors import StoreBroken, StoreError
 from srm_agent.store.book import SqlBook
 from srm_agent.store.engine import MEMORY, database_path, open_engine
 from srm_agent.store.facades import SqlHistory, SqlJournal, SqlLeases, SqlProtection, SqlSignalLog
 from srm_agent.store.group_commit import GroupCommit
+from srm_agent.store.late import LateRunner
 from srm_agent.store.migrate import migrate, pending
 from srm_agent.store.names import STANDALONE, Names
 from srm_agent.store.reads import Reads
@@ -42,20 +44,32 @@ class Store:
         inline: bool = False,
         migrating: bool = True,
         read_only: bool = False,
+        patient: type[StoreError] | None = None,
     ) -> Store:
         """Open, and migrate unless told not to. `url` is `sqlite:///path`, a path, or `sqlite://` (memory).
 
         `inline`: no thread, no group commit (simulation, short commands). `read_only`: takes no write lock and never
-        creates or migrates. Raises ConfigurationError, StoreUnavailable, StoreBroken (schema older than this program
-        and not migrated, or newer).
+        creates or migrates. `patient`: an error of this kind is not raised; the store then opens later, at a call, and
+        raises StoreUnavailable until it has. Raises ConfigurationError, StoreUnavailable, StoreBroken (schema older
+        than this program and not migrated, or newer).
         """
-        engine = open_engine(url, read_only=read_only)
-        try:
-            _prepare(engine, names, migrating=migrating and not read_only)
-        except BaseException:
-            engine.dispose()
-            raise
-        runner: StoreRunner = InlineRunner(engine) if inline else GroupCommit(ThreadRunner(engine))
+
+        def made() -> StoreRunner:
+            engine = open_engine(url, read_only=read_only)
+            try:
+                _prepare(engine, names, migrating=migrating and not read_only)
+            except BaseException:
+                engine.dispose()
+                raise
+            return InlineRunner(engine) if inline else GroupCommit(ThreadRunner(engine))
+
+        runner: StoreRunner
+        if patient is None:
+            runner = made()
+        else:
+            runner = late = LateRunner(made, clock)
+            with suppress(patient):
+                late.try_now()
         return cls(runner, tables_of(names), clock, database_path(url))
 
     @classmethod

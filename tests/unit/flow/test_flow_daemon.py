@@ -301,7 +301,7 @@ async def test_a_recovered_receipt_is_on_this_clock(tmp_path: Path) -> None:
     async with living(world) as life:
         await until(life.daemon.ready.is_set)
         receipt = replace(world.receipt(), received=9e9, received_at=START - timedelta(seconds=7))
-        found = life.daemon._received_here(world.open_signal(receipt=receipt))
+        found = life.daemon._recovery.received_here(world.open_signal(receipt=receipt))
         assert found.receipt.received == pytest.approx(1000 - 7)
     await world.store.close()
 
