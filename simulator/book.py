@@ -24,6 +24,20 @@ class Book:
         self._taken = {Side.BUY: ZERO, Side.SELL: ZERO}
 
     @property
+    def lot_step(self) -> Decimal:
+        """The lot grid in force."""
+        return self._terms.lot_step
+
+    def set_terms(self, terms: SimInstrument) -> None:
+        """Other terms from now on. Raises ValueError where the prices of now would be off the new grid."""
+        if self.bid % terms.tick_size or self.ask % terms.tick_size:
+            raise ValueError(
+                f"{terms.symbol_id}: {self.bid} / {self.ask} are no multiples of the new tick {terms.tick_size}"
+            )
+        self._terms = terms
+        self._step = terms.tick_size * terms.level_ticks
+
+    @property
     def open(self) -> bool:
         """A price is known."""
         return self.bid > 0

@@ -46,6 +46,17 @@ def check_stops(
             raise refuse.invalid_stops(
                 f"{name}:{value:f} set for {word} position should be {relation} than base_price:{base:f}"
             )
+        if abs(value - base) < terms.stops_level:
+            raise refuse.invalid_stops(
+                f"{name}:{value:f} must be at least {terms.stops_level:f} away from base_price:{base:f}"
+            )
+
+
+def check_frozen(terms: SimInstrument, base: Decimal, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
+    """Stops in force, as far as they are to be changed, are not within the freeze level of `base`."""
+    for name, value in (("StopLoss", stop_loss), ("TakeProfit", take_profit)):
+        if value is not None and abs(value - base) < terms.freeze_level:
+            raise refuse.frozen_stops(name, value, base, terms.freeze_level)
 
 
 def check_ticket(terms: SimInstrument, book: Book, state: AccountState, ticket: OrderTicket) -> None:
@@ -65,6 +76,10 @@ def check_ticket(terms: SimInstrument, book: Book, state: AccountState, ticket: 
     worst = ticket.price if ticket.price is not None else book.touch(ticket.side)
     if ticket.lots * worst < terms.min_notional:
         raise refuse.below_min_notional(ticket.lots * worst, terms.min_notional)
+    if terms.max_position is not None:
+        would_be = abs(state.holding(ticket.symbol_id).lots + ticket.side * ticket.lots)
+        if would_be > terms.max_position and state.opening_lots(ticket, ticket.lots):
+            raise refuse.position_limit(terms.max_position, would_be)
     check_margin(terms, state, ticket, worst)
 
 

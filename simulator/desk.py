@@ -9,25 +9,27 @@ from decimal import Decimal
 from simulator import terms as refuse
 from simulator.accounts import AccountState
 from simulator.book import Book
-from simulator.checks import check_lots, check_margin, check_price, check_stops, check_ticket
+from simulator.checks import check_frozen, check_lots, check_margin, check_price, check_stops, check_ticket
 from simulator.matching import Matching
 from simulator.records import Cause, OrderChanged, OrderStatus, OrderTicket, PositionChanged, PositionView, SimOrder
 from simulator.settlement import Settlement
-from simulator.terms import SimInstrument, VenueRefused
+from simulator.terms import SimInstrument, SymbolState, VenueRefused
 
 
 class Desk:
-    """Writes of accounts. `open_book` raises VenueRefused for a symbol that cannot be traded now."""
+    """Writes of accounts. `open_book` raises VenueRefused for a symbol that nobody may trade now."""
 
     def __init__(
         self,
         instruments: Mapping[str, SimInstrument],
         open_book: Callable[[str], Book],
+        state_of: Callable[[str], SymbolState],
         matching: Matching,
         settlement: Settlement,
     ) -> None:
         self._instruments = instruments
         self._open_book = open_book
+        self._state_of = state_of
         self._matching = matching
         self._settlement = settlement
 
@@ -35,6 +37,9 @@ class Desk:
         """Check and enter an order; the answer is its state after matching. Raises VenueRefused."""
         book = self._open_book(ticket.symbol_id)
         terms = self._instruments[ticket.symbol_id]
+        symbol_state = self._state_of(ticket.symbol_id)
+        if not symbol_state.allows_opening(ticket.side) and state.opening_lots(ticket, ticket.lots):
+            raise refuse.opening_not_allowed(ticket.symbol_id, symbol_state)
         check_ticket(terms, book, state, ticket)
         return self._matching.enter(state, ticket, at_ms)
 
@@ -104,6 +109,12 @@ class Desk:
         if (new_stop, new_target) == (holding.stop_loss, holding.take_profit):
             raise refuse.not_modified()
         base = book.touch(holding.side.opposite)
+        check_frozen(
+            terms,
+            base,
+            None if new_stop == holding.stop_loss else holding.stop_loss,
+            None if new_target == holding.take_profit else holding.take_profit,
+        )
         check_stops(terms, holding.side, base, stop_loss or None, take_profit or None)
         holding.stop_loss, holding.take_profit, holding.updated_ms = new_stop, new_target, at_ms
         view = state.view(symbol_id, self._settlement.next_sequence())

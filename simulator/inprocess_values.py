@@ -140,11 +140,15 @@ def snapshot(wallet: Wallet, at_ms: int, received: float) -> AccountSnapshot:
     )
 
 
+FLOW_KINDS = {"TRANSFER_IN": "deposit", "TRANSFER_OUT": "withdrawal", "SETTLEMENT": "funding"}
+"""The transaction log's words as the ccxt adapter reads them; all others are `other`."""
+
+
 def cash_flow(row: LedgerRow) -> CashFlow:
-    """A deposit (+) or withdrawal (-)."""
+    """Money that moved without a trade: in +, out -."""
     return CashFlow(
         flow_id=row.row_id,
-        kind="deposit" if row.change > 0 else "withdrawal",
+        kind=FLOW_KINDS.get(row.kind, "other"),
         amount=row.change,
         currency="USDT",
         at=moment(row.at_ms),

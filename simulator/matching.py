@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 
 from simulator.accounts import AccountState
 from simulator.book import Book
+from simulator.holds import Holds
 from simulator.records import (
     Cause,
     OrderChanged,
@@ -26,6 +28,7 @@ class Matching:
     def __init__(self, books: Mapping[str, Book], settlement: Settlement) -> None:
         self._books = books
         self._settlement = settlement
+        self.holds = Holds()
 
     def enter(
         self, state: AccountState, ticket: OrderTicket, at_ms: int, stop_kind: StopKind = StopKind.NONE
@@ -58,6 +61,16 @@ class Matching:
         """Let a fresh order loose: immediate ones end here, the others may rest."""
         time_in_force = order.ticket.time_in_force
         book = self._books[order.ticket.symbol_id]
+        hold = self.holds.take(order)
+        if hold is not None:
+            part = hold.part(order.leaves, book.lot_step)
+            order = self.execute(state, order, at_ms, most=part) if part else order
+            if hold.on_held is None:
+                return self._settlement.withdraw(state, order, Cause.NO_LIQUIDITY, at_ms)
+            self.holds.keep(order)
+            self._settlement.emit(OrderChanged(order))
+            hold.on_held(order)
+            return order
         if time_in_force is TimeInForce.POST_ONLY and order.price is not None:
             if (order.price - book.touch(order.ticket.side)) * order.ticket.side >= 0:
                 return self._settlement.withdraw(state, order, Cause.POST_ONLY, at_ms)
@@ -69,13 +82,33 @@ class Matching:
             self._settlement.emit(OrderChanged(order))
         return order
 
+    def release(self, state: AccountState, order: SimOrder, at_ms: int) -> SimOrder:
+        """Let go of an order that the venue sat on: it meets the book of now, as far as there is still a position."""
+        self.holds.let_go(order.order_id)
+        if order.ticket.reduce_only:
+            held = state.holding(order.ticket.symbol_id).lots
+            if held * order.ticket.side >= 0:
+                return self._settlement.withdraw(state, order, Cause.REDUCE_ONLY, at_ms)
+            order = state.keep(replace(order, lots=min(order.lots, order.filled + abs(held))))
+        return self.match(state, order, at_ms)
+
     def execute(
-        self, state: AccountState, order: SimOrder, at_ms: int, *, whole: bool = False, maker: bool = False
+        self,
+        state: AccountState,
+        order: SimOrder,
+        at_ms: int,
+        *,
+        whole: bool = False,
+        maker: bool = False,
+        most: Decimal | None = None,
     ) -> SimOrder:
-        """Walk the ladder as far as the order may; a resting order (`maker`) is filled at its own price."""
+        """Walk the ladder as far as the order may; a resting order (`maker`) is filled at its own price.
+
+        `most`: not more lots than this, though the book has them.
+        """
         symbol_id, side = order.ticket.symbol_id, order.ticket.side
         book = self._books[symbol_id]
-        plan = book.walk(side, order.leaves, order.price)
+        plan = book.walk(side, order.leaves if most is None else most, order.price)
         total = sum((lots for _, lots in plan), ZERO)
         if not plan or (whole and total < order.leaves):
             return order

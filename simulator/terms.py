@@ -4,6 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
+
+from srm_agent.domain.units import Side
+
+
+class SymbolState(StrEnum):
+    """What may be done with a symbol now."""
+
+    TRADING = "trading"
+    CLOSED = "closed"
+    """No matching: orders are refused and stops sleep (closed session, suspended)."""
+    DISABLED = "disabled"
+    """Orders and changes are refused; what rests in the book and stops still work."""
+    CLOSE_ONLY = "close only"
+    LONG_ONLY = "long only"
+    SHORT_ONLY = "short only"
+
+    def allows_opening(self, side: Side) -> bool:
+        """New exposure of that side may be taken."""
+        match self:
+            case SymbolState.TRADING:
+                return True
+            case SymbolState.LONG_ONLY:
+                return side is Side.BUY
+            case SymbolState.SHORT_ONLY:
+                return side is Side.SELL
+            case _:
+                return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +58,12 @@ class SimInstrument:
     maker_fee: Decimal = Decimal("0.0002")
     level_lots: Decimal
     level_ticks: int = 1
+    stops_level: Decimal = Decimal(0)
+    """Smallest distance of a stop or target from the price it is measured at, price units; 0: none."""
+    freeze_level: Decimal = Decimal(0)
+    """A stop or target that the market is this near to cannot be changed, price units; 0: none."""
+    max_position: Decimal | None = None
+    """Most lots that an account may hold, None: no limit."""
 
     @property
     def symbol(self) -> str:
@@ -120,6 +154,25 @@ def no_position_to_protect() -> VenueRefused:
 def market_closed(symbol_id: str) -> VenueRefused:
     """The symbol is suspended or has no price yet."""
     return VenueRefused(110074, "MARKET_CLOSED", f"This contract is not live, {symbol_id}")
+
+
+def opening_not_allowed(symbol_id: str, state: SymbolState) -> VenueRefused:
+    """The symbol's state forbids this side, or any new exposure."""
+    if state is SymbolState.CLOSE_ONLY:
+        return VenueRefused(110023, "REDUCE_ONLY", f"Currently you can only reduce positions, {symbol_id}")
+    return VenueRefused(10029, "NOT_PERMITTED", f"{symbol_id} is {state} at present")
+
+
+def position_limit(most: Decimal, would_be: Decimal) -> VenueRefused:
+    """The position would become larger than the account may hold."""
+    return VenueRefused(110020, "LIMITS", f"position must not exceed {most:f}, would be {would_be:f}")
+
+
+def frozen_stops(name: str, value: Decimal, base: Decimal, least: Decimal) -> VenueRefused:
+    """The stop in force is too near to the market to be changed."""
+    return VenueRefused(
+        110058, "INVALID_STOPS", f"{name}:{value:f} is frozen, nearer than {least:f} to base_price:{base:f}"
+    )
 
 
 def unknown_symbol(symbol_id: str) -> VenueRefused:

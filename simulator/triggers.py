@@ -30,11 +30,12 @@ class Triggers:
     def on_market(self, state: AccountState, symbol_id: str, at_ms: int) -> None:
         """Let one account feel the new book: resting orders, conditional orders, stops, then the margin check."""
         for order in [item for item in state.working.values() if item.ticket.symbol_id == symbol_id]:
-            self._on_market_order(state, order, at_ms)
+            if not self._matching.holds.holds(order.order_id):
+                self._on_market_order(state, order, at_ms)
         self._check_stops(state, symbol_id, at_ms)
         wallet = state.wallet() if state.holding(symbol_id).lots else None
         if wallet is not None and wallet.equity <= wallet.maintenance_margin:
-            self._liquidate(state, at_ms)
+            self.liquidate(state, at_ms)
 
     def _on_market_order(self, state: AccountState, order: SimOrder, at_ms: int) -> None:
         ticket = order.ticket
@@ -91,8 +92,8 @@ class Triggers:
             # What the book cannot take stays protected: the stop is still there and fires again with the next price.
             self._matching.enter(state, ticket, at_ms, kind)
 
-    def _liquidate(self, state: AccountState, at_ms: int) -> None:
-        """Equity is at or below maintenance margin: the venue cancels all orders and takes all positions at the touch.
+    def liquidate(self, state: AccountState, at_ms: int) -> None:
+        """The venue cancels all orders and takes all positions at the touch, as for want of maintenance margin.
 
         What that leaves below zero stays as a negative balance (no insurance fund here).
         """

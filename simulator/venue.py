@@ -28,11 +28,15 @@ from simulator.records import (
     WalletChanged,
 )
 from simulator.settlement import Settlement
-from simulator.terms import SimAccount, SimInstrument, VenueRefused
+from simulator.terms import SimAccount, SimInstrument, SymbolState, VenueRefused
 from simulator.triggers import Triggers
+from simulator.venue_mischief import VenueMischief
 from srm_agent.domain.units import Side
 
-__all__ = ["SimAccount", "SimInstrument", "Venue", "VenueRefused"]
+__all__ = ["SimAccount", "SimInstrument", "SymbolState", "Venue", "VenueRefused"]
+
+NO_MATCHING = frozenset({SymbolState.CLOSED})
+NO_ORDERS = frozenset({SymbolState.CLOSED, SymbolState.DISABLED})
 
 
 class Venue:
@@ -51,12 +55,13 @@ class Venue:
             item.account_id: AccountState(item, self.instruments, lambda symbol_id: self._books[symbol_id].mark)
             for item in accounts
         }
-        self._suspended: dict[str, bool] = {}
+        self._symbol_states = dict.fromkeys(self.instruments, SymbolState.TRADING)
         self._listeners: list[Callable[[VenueEvent], None]] = []
         self._settlement = Settlement(self.instruments, self._books, rng, self._emit)
         matching = Matching(self._books, self._settlement)
         self._triggers = Triggers(self._books, matching, self._settlement)
-        self._desk = Desk(self.instruments, self._open_book, matching, self._settlement)
+        self._desk = Desk(self.instruments, self._open_book, self.state_of, matching, self._settlement)
+        self.mischief = VenueMischief(self, self._books, self._states, matching, self._triggers, self._settlement)
 
     # The market
 
@@ -66,6 +71,7 @@ class Venue:
         Raises ValueError for a crossed or off-grid book and for time that goes back.
         """
         book = self._book(symbol_id)
+        bid, ask = self.mischief.shifted(symbol_id, bid, ask)
         book.move(bid, ask, at_ms, depth)
         self.market_ms = max(self.market_ms, at_ms)
         self._klines[symbol_id].update(book.mark, at_ms)
@@ -109,12 +115,21 @@ class Venue:
 
     def suspend(self, symbol_id: str, suspended: bool) -> None:
         """Stop (or resume) matching of a symbol: orders are refused and stops sleep, prices still come."""
-        self._book(symbol_id)
-        self._suspended[symbol_id] = suspended
+        self.set_state(symbol_id, SymbolState.CLOSED if suspended else SymbolState.TRADING)
 
     def suspended(self, symbol_id: str) -> bool:
         """No matching at present."""
-        return self._suspended.get(symbol_id, False)
+        return self._symbol_states[symbol_id] in NO_MATCHING
+
+    def set_state(self, symbol_id: str, state: SymbolState) -> None:
+        """What may be done with a symbol from now on (B12, B13)."""
+        self._book(symbol_id)
+        self._symbol_states[symbol_id] = state
+
+    def state_of(self, symbol_id: str) -> SymbolState:
+        """What may be done with a symbol now."""
+        self._terms(symbol_id)
+        return self._symbol_states[symbol_id]
 
     def subscribe(self, listener: Callable[[VenueEvent], None]) -> Callable[[], None]:
         """Hear every event from now on, synchronously; the answer unsubscribes."""
@@ -171,16 +186,17 @@ class Venue:
         """Add money at market time `at_ms`."""
         if amount <= 0:
             raise ValueError(f"a deposit must be > 0, was {amount}")
-        return self._transfer(account_id, "TRANSFER_IN", amount, at_ms)
+        return self.transfer(account_id, "TRANSFER_IN", amount, at_ms)
 
     def withdraw(self, account_id: str, amount: Decimal, at_ms: int) -> LedgerRow:
         """Take money out at market time `at_ms`. Raises ValueError above what is available."""
         available = self.wallet(account_id).available
         if not 0 < amount <= available:
             raise ValueError(f"a withdrawal must be > 0 and at most {available}, was {amount}")
-        return self._transfer(account_id, "TRANSFER_OUT", -amount, at_ms)
+        return self.transfer(account_id, "TRANSFER_OUT", -amount, at_ms)
 
-    def _transfer(self, account_id: str, kind: str, change: Decimal, at_ms: int) -> LedgerRow:
+    def transfer(self, account_id: str, kind: str, change: Decimal, at_ms: int) -> LedgerRow:
+        """Book money that moves without a trade, unchecked, under any `kind` of the transaction log."""
         state = self._states[account_id]
         self.market_ms = max(self.market_ms, at_ms)
         state.balance += change
@@ -262,6 +278,6 @@ class Venue:
 
     def _open_book(self, symbol_id: str) -> Book:
         book = self._book(symbol_id)
-        if not book.open or self.suspended(symbol_id):
+        if not book.open or self._symbol_states[symbol_id] in NO_ORDERS:
             raise refuse.market_closed(symbol_id)
         return book

@@ -196,7 +196,9 @@ async def in_process() -> AsyncIterator[Rig]:
     """The same venue without sockets."""
     clock, venue, faults = SystemClock(), build_venue(), Faults()
     feed = InProcessFeed(venue, clock, asset_classes=CLASSES, pip_sizes={})
-    broker = InProcessBroker(venue, "c01", ConnectionId("c01"), clock, LatencyModel.none(), faults=faults)
+    broker = InProcessBroker(
+        venue, "c01", ConnectionId("c01"), clock, LatencyModel.none(), faults=faults, client_timeout_s=0.5
+    )
 
     def drop() -> None:
         broker.drop_stream()

@@ -162,7 +162,7 @@ async def test_a_lost_exit_is_sent_again_after_finality_under_another_id(tmp_pat
         leg = await bench.enter()
         bench.broker.faults.add("v5/order/create", "reset_before")
         bench.desk.close(leg, Decimal(1), CloseReason.PROVIDER, "close:m1")
-        assert await until(lambda: not bench.held()) < 3
+        assert await until(lambda: not bench.held()) < 10
         assert bench.leg(leg).close_reason is CloseReason.PROVIDER
 
 

@@ -43,7 +43,9 @@ def feed(venue: Venue) -> InProcessFeed:
 @pytest.fixture
 def broker(venue: Venue) -> InProcessBroker:
     """Account c01 of the small venue."""
-    made = InProcessBroker(venue, "c01", ConnectionId("conn"), ManualClock(START), LatencyModel.none())
+    made = InProcessBroker(
+        venue, "c01", ConnectionId("conn"), ManualClock(START), LatencyModel.none(), client_timeout_s=0.2
+    )
     port: Broker = made
     assert port.connection_id == "conn"
     return made
