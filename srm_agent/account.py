@@ -101,7 +101,8 @@ class Account:
             parts.desk, parts.watch, parts.clock, parts.notifier, hear=self.hear, spawn=self._spawn
         )
         self._emergency: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """In the order of their start."""
 
     # ---- state
 
@@ -338,12 +339,12 @@ class Account:
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("protection task failed", connection=self.member.connection_id, error=repr(error))
             self._parts.notifier.notify("page", "protection task failed", repr(error), self.member.connection_id)
