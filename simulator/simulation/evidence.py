@@ -1,20 +1,21 @@
 """What the invariant checks may look at: the world as it is, not as the agent believes it to be.
 
 Times are seconds of the virtual loop (they start at 0 with the seed). The venue and the database are the truth; the
-agent's memory is never asked, except for the state of its connections (`state_of`), which INV-8 and INV-13 are about.
+agent's memory is never asked, except for the state of its connections (`state_of`), which INV-8 and INV-14 are about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
 from simulator.memory_store.book import StoreBook
+from simulator.simulation.invariants.doors import Seen
 from simulator.venue import Venue
 from srm_agent.domain.accounts import ConnectionState
-from srm_agent.domain.ids import ConnectionId, SignalId
+from srm_agent.domain.ids import ConnectionId, ProviderKey, SignalId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +56,15 @@ class Life:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operated:
-    """An operator's act through the control API."""
+    """An operator's act through the control API. `at`: when it was answered, or given up."""
 
     at: float
     act: str
     """halt, resume or flatten."""
     scope: str
     key: str
+    answered: bool = True
+    """The agent said that it was done; False: no answer came, so it may have been done or not."""
 
 
 class Evidence(Protocol):
@@ -70,6 +73,8 @@ class Evidence(Protocol):
     venue: Venue
     """Account ids of the venue are the connection ids."""
     book: StoreBook
+    seen: Seen
+    """What passed the doors of the agent's processes: each life gets its storage, brokers and feeds through it."""
     connections: Sequence[ConnectionId]
     acknowledged: list[Acknowledged]
     told: list[Told]
@@ -84,8 +89,8 @@ class Evidence(Protocol):
     """emergency_scope = "account"."""
     max_risk: Decimal
     """Hard cap of risk per trade, a fraction of equity, of the settings in force."""
-    foreign: Mapping[ConnectionId, Mapping[str, Decimal]]
-    """Signed lots by symbol id that humans or others opened on the accounts (the world did it, so it knows)."""
+    max_open_risk: Decimal
+    """The same for all open legs of an account together."""
 
     def now(self) -> float:
         """Seconds of the loop."""
@@ -103,8 +108,12 @@ class Evidence(Protocol):
         """What the living agent says (None: nobody lives, or it has not assembled the account yet)."""
         ...
 
-    def entries_allowed_since(self, connection: ConnectionId) -> float | None:
-        """Since when the agent's own state of that account is ACTIVE; None when it is not."""
+    def disk_works(self) -> bool:
+        """The agent's state directory takes writes now."""
+        ...
+
+    def followers(self, provider: ProviderKey) -> Sequence[ConnectionId]:
+        """Whose accounts copy that provider."""
         ...
 
     def spilt(self, client_id: str) -> bool:
