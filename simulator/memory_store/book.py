@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from simulator.memory_store.exact import mapping
 from simulator.memory_store.metrics import metrics_of
 from simulator.memory_store.protection import halts_of
 from simulator.memory_store.tables import Tables
@@ -180,12 +179,11 @@ class MemoryBook:
 
 def own_copy(decision: Decision) -> Decision:
     """A decision whose mappings are the reader's to change."""
-    steps = tuple(replace(step, inputs=mapping(step.inputs)) for step in decision.steps)
-    numbers, inputs, versions = decision.numbers, decision.inputs, decision.model_versions
+    steps = tuple(replace(step, inputs=dict(step.inputs)) for step in decision.steps)
     return replace(
         decision,
-        numbers=mapping(numbers),
-        inputs=mapping(inputs),
-        model_versions=mapping(versions),
+        numbers=dict(decision.numbers),
+        inputs=dict(decision.inputs),
+        model_versions=dict(decision.model_versions),
         steps=steps,
     )

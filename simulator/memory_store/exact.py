@@ -43,9 +43,10 @@ def _fixed(value: object, context: Context) -> Decimal:
         raise StoreBroken(f"a value cannot be stored: money must be Decimal, was {type(value).__name__}")
     try:
         fixed = context.quantize(value, _QUANTUM)
+        fits = abs(fixed) < _LIMIT
     except DecimalException as error:
         raise StoreBroken(f"a value cannot be stored: {error}, was {value}") from error
-    if abs(fixed) >= _LIMIT:
+    if not fits:
         raise StoreBroken(f"a value cannot be stored: does not fit DECIMAL(28,10), was {value}")
     return fixed or abs(fixed)  # -0 becomes 0
 

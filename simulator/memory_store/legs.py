@@ -90,6 +90,12 @@ def open_legs(tables: Tables, of: ConnectionId) -> list[Leg]:
     return [entry.leg for entry in sorted(entries, key=lambda entry: entry.number)]
 
 
+def some_legs(tables: Tables, legs: Sequence[LegId]) -> list[Leg]:
+    """These legs, whatever became of them, oldest first."""
+    found = [entry for entry in map(tables.legs.get, dict.fromkeys(legs)) if entry is not None]
+    return [entry.leg for entry in sorted(found, key=lambda entry: entry.number)]
+
+
 def exits_of(legs: Sequence[Leg]) -> dict[tuple[str, int], LegId | None]:
     """Which leg a fill of that symbol and side closes; None where it could be more than one."""
     exits: dict[tuple[str, int], LegId | None] = {}

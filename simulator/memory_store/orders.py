@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from simulator.memory_store.tables import OrderEntry, Session, Tables
 from srm_agent.clock import Clock
 from srm_agent.domain.decisions import Decision, Step
 from srm_agent.domain.forecasts import ProviderScore
-from srm_agent.domain.ids import ConnectionId, LegId
+from srm_agent.domain.ids import ClientOrderId, ConnectionId, LegId, SignalId
 from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderState
 from srm_agent.domain.trades import ClosedTrade, Leg
 from srm_agent.domain.units import ZERO
@@ -26,12 +26,21 @@ from srm_agent.ports import JournalRow, OrderUpdate
 LATE_FILL = "LATE_FILL"
 """Code of an order that executed after it was settled as refused or abandoned (INV-6)."""
 _NOT_EXECUTED = (OrderState.REJECTED, OrderState.ABANDONED)
+
+
+def _labels(value: object) -> object:
+    """A tuple of the store's own."""
+    return tuple(value)  # type: ignore[arg-type]  # the field is a tuple of labels
+
+
 _INTENT = Columns[OrderIntent](
     {
         "lot": exact,
         **dict.fromkeys(("limit_price", "stop_loss", "take_profit"), known(exact)),
         "created_at": instant,
         "deadline": real,
+        "target": known(exact),
+        "requests": _labels,
     }
 )
 _ROW = Columns[JournalRow]({"filled_lot": exact, "average_price": known(measured), "updated_at": instant})
@@ -94,6 +103,25 @@ class MemoryJournal:
         """See the port."""
         return leg_rows.fills_since(self._session.reading(), connection, since)
 
+    async def decided(self, signal: SignalId) -> Sequence[ConnectionId]:
+        """See the port."""
+        return self._session.reading().deciders.get(signal) or ()
+
+    async def settled_since(self, connection: ConnectionId, since: datetime) -> Sequence[JournalRow]:
+        """See the port."""
+        tables = self._session.reading()
+        return [entry.row for entry in _entries(tables, tables.settled(connection).since(instant(since)))]
+
+    async def orders_of(self, legs: Sequence[LegId]) -> Sequence[JournalRow]:
+        """See the port."""
+        tables = self._session.reading()
+        ids = [client_id for leg_id in dict.fromkeys(legs) for client_id in tables.orders_by_leg.get(leg_id) or ()]
+        return [entry.row for entry in _entries(tables, ids)]
+
+    async def legs(self, legs: Sequence[LegId]) -> Sequence[Leg]:
+        """See the port."""
+        return leg_rows.some_legs(self._session.reading(), legs)
+
     async def close_trade(self, trade: ClosedTrade, score: ProviderScore) -> None:
         """See the port; the first call of a leg stands."""
         with self._session.writing() as tables:
@@ -103,6 +131,12 @@ class MemoryJournal:
         """Recompute all provider metrics from the recorded trades; how many trades these were."""
         with self._session.writing() as tables:
             return metrics.rebuild(tables)
+
+
+def _entries(tables: Tables, ids: Iterable[ClientOrderId]) -> list[OrderEntry]:
+    """Orders that are there, oldest first."""
+    found = [entry for entry in map(tables.orders.get, ids) if entry is not None]
+    return sorted(found, key=lambda entry: entry.number)
 
 
 def _add_decisions(tables: Tables, decisions: Sequence[Decision]) -> None:
@@ -115,6 +149,8 @@ def _add_decisions(tables: Tables, decisions: Sequence[Decision]) -> None:
             for step in decision.steps
         )
         tables.decisions.put(decision.decision_id, replace(_DECISION.stored(decision), steps=steps))
+        others = tables.deciders.get(decision.signal_id) or ()
+        tables.deciders.put(decision.signal_id, tuple(sorted((*others, decision.connection_id))))
 
 
 def _add_order(tables: Tables, intent: OrderIntent) -> None:
@@ -133,8 +169,10 @@ def _add_order(tables: Tables, intent: OrderIntent) -> None:
     entry = OrderEntry(len(tables.orders), row, "", logged)
     tables.orders.put(intent.client_id, entry)
     tables.unsettled.put(intent.client_id, entry)
-    if logged and intent.leg_id is not None and intent.leg_id not in tables.entry_logs:
-        tables.entry_logs.put(intent.leg_id, intent.client_id)
+    if intent.leg_id is not None:
+        tables.orders_by_leg.put(intent.leg_id, (*(tables.orders_by_leg.get(intent.leg_id) or ()), intent.client_id))
+        if logged and intent.leg_id not in tables.entry_logs:
+            tables.entry_logs.put(intent.leg_id, intent.client_id)
 
 
 def _apply(tables: Tables, change: OrderUpdate) -> None:
@@ -147,7 +185,7 @@ def _apply(tables: Tables, change: OrderUpdate) -> None:
     news = leg_rows.add_fills(tables, intent.connection_id, change.fills, {}, leg_id, change.at)
     after = _advanced(before, change, late=news > 0)
     if after != before:
-        _set_order(tables, replace(entry, row=_ROW.stored(after), detail=change.detail))
+        _set_order(tables, entry, replace(entry, row=_ROW.stored(after), detail=change.detail))
     if change.leg is not None:
         leg_rows.put_leg(tables, change.leg, change.at)
     if change.measure is not None and metrics.put_measure(tables, intent, change.measure):
@@ -155,13 +193,18 @@ def _apply(tables: Tables, change: OrderUpdate) -> None:
         metrics.remeasured(tables, intent.leg_id)
 
 
-def _set_order(tables: Tables, entry: OrderEntry) -> None:
+def _set_order(tables: Tables, before: OrderEntry, entry: OrderEntry) -> None:
     client_id = entry.row.intent.client_id
     tables.orders.put(client_id, entry)
     if not entry.row.state.settled:
         tables.unsettled.put(client_id, entry)
-    elif client_id in tables.unsettled:
+        return
+    settled = tables.settled(entry.row.intent.connection_id)
+    if before.row.state.settled:
+        settled.drop(before.row.updated_at, entry.number, client_id)
+    else:
         tables.unsettled.drop(client_id)
+    settled.add(entry.row.updated_at, entry.number, client_id)
 
 
 def _advanced(before: JournalRow, change: OrderUpdate, *, late: bool) -> JournalRow:

@@ -115,6 +115,12 @@ class Timeline(Generic[K]):
         insort(self._entries, entry)
         self._undo.append((self._entries.remove, (entry,)))
 
+    def drop(self, at: datetime, number: int, key: K) -> None:
+        """Take an entry out that `add` put in."""
+        entry = (at, number, key)
+        self._entries.remove(entry)
+        self._undo.append((insort, (self._entries, entry)))
+
     def since(self, at: datetime) -> list[K]:
         """Keys not before that instant, in the order of their numbers."""
         start = bisect_left(self._entries, (at,))
@@ -128,8 +134,11 @@ class Tables:
         self._undo: list[Undo] = []
         undo = self._undo
         self.decisions = Table[DecisionId, Decision](undo)
+        self.deciders = Table[SignalId, tuple[ConnectionId, ...]](undo)
         self.orders = Table[ClientOrderId, OrderEntry](undo)
         self.unsettled = Table[ClientOrderId, OrderEntry](undo)
+        self._settled: dict[ConnectionId, Timeline[ClientOrderId]] = {}
+        self.orders_by_leg = Table[LegId, tuple[ClientOrderId, ...]](undo)
         self.entry_logs = Table[LegId, ClientOrderId](undo)
         self.legs = Table[LegId, LegEntry](undo)
         self.open_legs = Table[LegId, LegEntry](undo)
@@ -154,10 +163,11 @@ class Tables:
 
     def fill_times(self, connection: ConnectionId) -> Timeline[FillId]:
         """The fills of a connection by market time."""
-        found = self._fill_times.get(connection)
-        if found is None:
-            found = self._fill_times[connection] = Timeline(self._undo)
-        return found
+        return self._fill_times.setdefault(connection, Timeline(self._undo))
+
+    def settled(self, connection: ConnectionId) -> Timeline[ClientOrderId]:
+        """The settled orders of a connection by the instant they last changed."""
+        return self._settled.setdefault(connection, Timeline(self._undo))
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
