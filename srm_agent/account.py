@@ -23,7 +23,7 @@ from srm_agent.execution.desk import Desk
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Notifier, ProtectionStore
 from srm_agent.protection.close_values import notional, wide_limit
-from srm_agent.protection.drawdown_guard import DrawdownGuard, Verdict
+from srm_agent.protection.drawdown_guard import DrawdownGuard, GuardLimits, Verdict
 from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
 from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
@@ -314,6 +314,17 @@ class Account:
         self.desk.note_emergency(intent, CloseReason.EMERGENCY)
 
     # ---- life
+
+    @property
+    def rules(self) -> ProtectionRules:
+        """What is in force."""
+        return self._parts.rules
+
+    def adopt(self, member: Member, limits: GuardLimits, rules: ProtectionRules) -> None:
+        """Settings reloaded while running; the next decision and the next judgement go by them."""
+        self.member = member
+        self.guard.limits = limits
+        self._parts = replace(self._parts, member=member, rules=rules)
 
     async def recover(self) -> None:
         """What the database knows of this account, at start. Raises StoreError."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -65,22 +63,18 @@ def _run(work: Coroutine[object, object, T]) -> T:
 
 
 @app.command()
-def run(config: ConfigOption = DEFAULT_CONFIG, credentials: CredentialsOption = None) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C."""
-    from srm_agent.bootstrap import build, secrets_of
-    from srm_agent.logs import configure
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    credentials: CredentialsOption = None,
+    exits_only: Annotated[
+        bool, typer.Option("--exits-only", help="guard mode: no entries until an operator resumes everything")
+    ] = False,
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads limits, policies and copy settings."""
+    from srm_agent.run import serve
 
     settings, secrets = _read(config, credentials)
-    configure(settings.agent.log_level, settings.agent.log_format, secrets_of(settings, secrets))
-
-    async def daemon() -> None:
-        agent = await build(settings, secrets, SystemClock(), random.Random())
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await agent.daemon.run(stop)
-
-    _run(daemon())
+    _run(serve(settings, secrets, config, "asked for with --exits-only" if exits_only else ""))
 
 
 @app.command()

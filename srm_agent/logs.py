@@ -57,7 +57,7 @@ def configure(level: str, style: str, secrets: Iterable[str] = (), stream: TextI
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
     # Libraries beneath us say their errors through the standard module; ccxt's receive loop is noisy on reconnects.

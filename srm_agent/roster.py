@@ -33,6 +33,12 @@ class Roster:
         self.members: dict[ConnectionId, Member] = {member.connection_id: member for member in members}
         self._followers: dict[ProviderKey, list[Member]] = {}
         self._turn: dict[ProviderKey, int] = {}
+        self.replace(())
+
+    def replace(self, members: Iterable[Member]) -> None:
+        """Other settings for members that are here already; turns go on."""
+        self.members.update((member.connection_id, member) for member in members)
+        self._followers.clear()
         for member in self.members.values():
             for provider in sorted(member.providers):
                 self._followers.setdefault(provider, []).append(member)

@@ -18,6 +18,7 @@ from rich.console import Console
 from srm_agent.assembly import Agent
 from srm_agent.bootstrap import build, secrets_of
 from srm_agent.clock import Clock
+from srm_agent.daemon import Ending
 from srm_agent.demo.report import Run, machine_report, print_report
 from srm_agent.demo.screen import Screen
 from srm_agent.demo.story import Story
@@ -129,7 +130,7 @@ def _providers(settings: Settings) -> list[ProviderKey]:
     return [settings.provider_key(provider) for provider in settings.providers]
 
 
-async def _until_ready(agent: Agent, daemon: asyncio.Task[None], leave: asyncio.Event, clock: Clock) -> float:
+async def _until_ready(agent: Agent, daemon: asyncio.Task[Ending], leave: asyncio.Event, clock: Clock) -> float:
     ready, gone = asyncio.create_task(agent.daemon.ready.wait()), asyncio.create_task(leave.wait())
     await asyncio.wait({ready, gone, daemon}, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
@@ -143,7 +144,7 @@ async def _watch(
     options: DemoOptions,
     agent: Agent,
     story: Story,
-    daemon: asyncio.Task[None],
+    daemon: asyncio.Task[Ending],
     leave: asyncio.Event,
     started: float,
     clock: Clock,

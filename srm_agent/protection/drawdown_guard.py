@@ -46,7 +46,8 @@ class DrawdownGuard:
 
     def __init__(self, connection: ConnectionId, limits: GuardLimits, mark: ProtectionMark | None) -> None:
         self._connection = connection
-        self._limits = limits
+        self.limits = limits
+        """In force; replaced when the configuration is reloaded."""
         self._flows: set[str] = set()
         self._included = None if mark is None else mark.last_flow_at
         """Flows up to this market time are in the mark already."""
@@ -81,18 +82,18 @@ class DrawdownGuard:
         drawdown = self.drawdown(equity)
         assert drawdown is not None
         loss = stored((mark.day_base - equity) / mark.day_base) if mark.day_base > 0 else ZERO
-        limit = self._limits.daily_loss
+        limit = self.limits.daily_loss
         return Verdict(
             drawdown=drawdown,
             daily_loss=loss,
-            breached=drawdown >= self._limits.max_drawdown,
+            breached=drawdown >= self.limits.max_drawdown,
             day_over=limit is not None and loss >= limit,
         )
 
     def breaches(self, equity: Decimal) -> bool:
         """Whether this equity would close everything."""
         drawdown = self.drawdown(equity)
-        return drawdown is not None and drawdown >= self._limits.max_drawdown
+        return drawdown is not None and drawdown >= self.limits.max_drawdown
 
     def restart(self, equity: Decimal, wall_now: datetime, *, flows_in: datetime | None = None) -> None:
         """A named operator takes trading up again after an emergency close: the mark starts anew at `equity`."""
@@ -136,7 +137,7 @@ class DrawdownGuard:
     def _mark_at(
         self, equity: Decimal, balance: Decimal, market_now: datetime, wall_now: datetime, included: datetime
     ) -> ProtectionMark:
-        day = market_now.astimezone(self._limits.zone).date().isoformat()
+        day = market_now.astimezone(self.limits.zone).date().isoformat()
         base = stored(self._base(equity, balance))
         if self.mark is None:
             self._included = included
@@ -154,7 +155,7 @@ class DrawdownGuard:
         return self.mark
 
     def _base(self, equity: Decimal, balance: Decimal) -> Decimal:
-        match self._limits.daily_base:
+        match self.limits.daily_base:
             case DailyBase.BALANCE:
                 return balance
             case DailyBase.EQUITY:

@@ -32,6 +32,9 @@ class AgentSettings(StrictModel):
     first_chunk: int = Field(8, ge=1, le=100, description="intents committed before the first order of a signal leaves")
     chunk: int = Field(100, ge=1, le=1000, description="intents per transaction after that")
     send_deadline_s: Positive = Field(Decimal(2), description="seconds after its intent in which an order may be sent")
+    guard_after: int = Field(
+        4, ge=0, le=100, description="crashes in 10 minutes after which a start takes exits only; 0 is never"
+    )
 
 
 class StoreSettings(StrictModel):
