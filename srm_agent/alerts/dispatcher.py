@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -25,10 +26,13 @@ from srm_agent.notifier import Alert, LogNotifier
 
 log = structlog.get_logger()
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Alerts on their way at the same time."""
 PATIENCE_S = 0.6
 """How long the first sink is waited for before the next one is asked too; an alert may then arrive twice, by its id."""
+TRIES = 4
+"""Asks of one round, over all sinks; the same sink is left alone for a moment before it is asked again."""
+AGAIN_S = 0.2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 DOWN_AFTER = 3
 """Failures in a row after which a sink is asked last, until its time of rest is over."""
@@ -243,12 +247,14 @@ class AlertDispatcher(LogNotifier):
             self.notify("warning", "alerts were dropped", f"{count} alerts had to be dropped; the file has them")
 
     async def _offered(self, text: str) -> bool:
-        """One round: the sinks in their order, the next one as soon as one fails or is slow; True once one took it."""
+        """One round: sink after sink, the next as soon as one fails or is slow; True once one took it."""
         now = self._clock.monotonic()
         order = sorted(self._sinks, key=lambda state: state.down(now))
         asked: list[tuple[_SinkState, asyncio.Task[bool]]] = []
         try:
-            for state in order if len(order) > 1 else order * 2:
+            for state in islice(cycle(order), max(TRIES, len(order))):
+                if any(before is state for before, _ in asked):
+                    await asyncio.sleep(AGAIN_S)
                 asked.append((state, asyncio.create_task(self._ask(state, text))))
                 if await _taken([task for _, task in asked], PATIENCE_S):
                     for late in [late for late, task in asked if not task.done()]:
@@ -278,9 +284,7 @@ class AlertDispatcher(LogNotifier):
         state.asked_again_at = self._clock.monotonic() + state.rest_s
         state.rest_s = min(state.rest_s * 2, LONGEST_REST_S)
         if state.failures == DOWN_AFTER:
-            self.notify(
-                "warning", "alert sink down", f"{state.sink.name} {reason}; alerts go another way until it is back"
-            )
+            self.notify("warning", "alert sink down", f"{state.sink.name} {reason}; it is asked last until it is back")
 
 
 class _Counters:

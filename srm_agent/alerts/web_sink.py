@@ -9,7 +9,7 @@ from srm_agent.alerts.sink import SinkFailed
 from srm_agent.clock import Clock
 
 TIMEOUT_S = 2.0
-CONNECTIONS = 8
+CONNECTIONS = 16
 
 
 class WebSink:

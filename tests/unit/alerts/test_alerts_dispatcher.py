@@ -199,13 +199,13 @@ async def test_the_queue_is_bounded_keeps_the_gravest_and_says_what_it_dropped(t
     lost = True
     post = Post("first", lambda _: (0.01, not lost))
     told = dispatcher(DiskFiles(tmp_path), post, max_waiting=10)
-    for number in range(10):
+    for number in range(30):
         told.notify("warning", f"small {number}", "x")
         await asyncio.sleep(0.01)
     for number in range(8):
         told.notify("page", f"grave {number}", "x")
         await asyncio.sleep(0.01)
-    assert told.waiting() <= 10 + 4
+    assert told.waiting() <= 10 + 8
     lost = False
     await asyncio.sleep(60)
     assert {f"grave {number}" for number in range(8)} <= set(map(str, post.titles()))
