@@ -316,7 +316,7 @@ def test_sequences_reach_every_kind_of_row() -> None:
     met: set[str] = set()
     filled: set[str] = set()
     tables = [name for name, _ in reads(Dice(random.Random(0))) if name.startswith("book.")]
-    for seed in range(40):
+    for seed in range(120):
         twin, dice = MemoryStore(clock), Dice(random.Random(seed))
         for _ in range(25):
             clock.advance(dice.pick([0.0, 1.0, 10.0]))
