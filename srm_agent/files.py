@@ -5,9 +5,16 @@ The simulation keeps them in memory and lets them fail; the daemon writes them t
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+LOCK_TRIES, LOCK_PAUSE_S = 40, 0.005
+"""A lock is held for one read and one write; whoever holds it longer is stuck, and nobody waits for him for ever."""
 
 
 class Files(Protocol):
@@ -32,6 +39,20 @@ class Files(Protocol):
     def where(self, name: str) -> str:
         """How a person finds it."""
         ...
+
+
+@runtime_checkable
+class SharedFiles(Protocol):
+    """Files that another process may change as well (the daemon and `srm-agent flatten` both write the halts)."""
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Hold a file alone for one read-modify-write. Raises OSError when another process does not let go of it."""
+        ...
+
+
+def exclusively(files: Files, name: str) -> AbstractContextManager[None]:
+    """The lock of a file where several processes share it; files that nobody shares need none."""
+    return files.exclusive(name) if isinstance(files, SharedFiles) else nullcontext()
 
 
 class DiskFiles:
@@ -73,6 +94,16 @@ class DiskFiles:
         (self._directory / name).unlink(missing_ok=True)
         self._flush_directory()
 
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """See SharedFiles: an advisory lock on `<name>.lock`, which ends with the process that holds it."""
+        descriptor = os.open(self._directory / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor, name)
+            yield
+        finally:
+            os.close(descriptor)
+
     def where(self, name: str) -> str:
         """The path."""
         return str(self._directory / name)
@@ -83,3 +114,12 @@ class DiskFiles:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _lock(descriptor: int, name: str) -> None:
+    for _ in range(LOCK_TRIES):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            select.select((), (), (), LOCK_PAUSE_S)  # the pause of a synchronous call: milliseconds, rarely
+    raise TimeoutError(f"{name} is held by another process")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -10,31 +10,38 @@ import structlog
 
 from srm_agent import failpoints
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
-from srm_agent.errors import ConfigurationError, OutcomeUnknown, StoreError
+from srm_agent.errors import OutcomeUnknown, StoreError
 from srm_agent.files import Files
 from srm_agent.ports import ProtectionStore
+from srm_agent.protection.halt_file import FILE, HaltFile, Halts, united
 
 log = structlog.get_logger()
 
-FILE = "halts.json"
+__all__ = ["FILE", "HaltBoard"]
+
+STORE_PATIENCE_S = 2.0
+"""The once-a-second work of protection comes by here: a database that hangs must not hold it up (P10)."""
 
 
 class HaltBoard:
-    """All halts in force. `set` is synchronous down to the file; the database follows."""
+    """All halts in force. `set` is synchronous down to the file; the database follows.
+
+    The file is shared with `srm-agent flatten`: what it latches there is taken over with the next `save`.
+    """
 
     def __init__(self, files: Files, store: ProtectionStore) -> None:
-        self._files = files
+        self._file = HaltFile(files)
         self._store = store
         self._halts: dict[tuple[HaltScope, str], Halt] = {}
         self._unsaved: dict[tuple[HaltScope, str], Halt] = {}
         self._clearing: set[tuple[HaltScope, str]] = set()
         """Halts an operator is lifting just now: one that is set meanwhile is a new one."""
         self._file_behind = False
+        self._unreadable = False
 
     async def load(self) -> None:
         """Union of file and database: what either remembers is in force. A broken file raises ConfigurationError."""
-        for halt in self._read_file():
-            self._halts[halt.scope, halt.key] = halt
+        self._halts.update(self._file.read())
         for halt in await self._store.halts():
             known = self._halts.get((halt.scope, halt.key))
             if known is None or known.state is ConnectionState.HALTED:
@@ -57,15 +64,17 @@ class HaltBoard:
 
     async def save(self) -> None:
         """Bring file and database up to date; what they do not take now they get with the next call."""
+        self._adopt()
         if self._file_behind:
             self._to_disk()
         for key, halt in list(self._unsaved.items()):
             if self._unsaved.get(key) is not halt:
                 continue  # lifted or moved on while an earlier one was written
             try:
-                await self._store.save_halt(halt)
-            except (StoreError, OutcomeUnknown) as error:
-                log.warning("halt not yet in the database", key=halt.key, error=str(error))
+                async with asyncio.timeout(STORE_PATIENCE_S):
+                    await self._store.save_halt(halt)
+            except (StoreError, OutcomeUnknown, TimeoutError) as error:
+                log.warning("halt not yet in the database", key=halt.key, error=repr(error))
                 return
             if self._unsaved.get(key) is halt:
                 del self._unsaved[key]
@@ -89,12 +98,12 @@ class HaltBoard:
         del self._halts[which]
         self._unsaved.pop(which, None)
         try:
-            self._write_file()
+            self._write_file(lifted=halt)
         except OSError:
             self._halts[which] = halt
             self._unsaved[which] = halt
             raise
-        return True
+        return which not in self._halts
 
     def find(self, scope: HaltScope, key: str = "") -> Halt | None:
         """The halt of that scope and key, if any."""
@@ -109,42 +118,37 @@ class HaltBoard:
             self._write_file()
         except OSError as error:
             if not self._file_behind:
-                log.error(
-                    "halts are latched in memory, not in the file", path=self._files.where(FILE), error=str(error)
-                )
+                log.error("halts are latched in memory, not in the file", path=self._file.path, error=str(error))
             self._file_behind = True
 
-    def _write_file(self) -> None:
-        rows = [
-            {
-                "scope": halt.scope.value,
-                "key": halt.key,
-                "state": halt.state.value,
-                "reason": halt.reason,
-                "set_at": halt.set_at.isoformat(),
-                "set_by": halt.set_by,
-            }
-            for halt in self._halts.values()
-        ]
-        self._files.replace(FILE, json.dumps(rows, indent=1))
+    def _write_file(self, lifted: Halt | None = None) -> None:
+        """Memory and file become what they mean together, without the halt that was lifted just now."""
+
+        def together(known: Halts) -> Halts:
+            there = None if lifted is None else known.get((lifted.scope, lifted.key))
+            if lifted is not None and there is not None and there.set_at == lifted.set_at:
+                del known[lifted.scope, lifted.key]
+            return united(self._halts, known)
+
+        self._take_over(self._file.update(together))
         self._file_behind = False
 
-    def _read_file(self) -> list[Halt]:
+    def _take_over(self, halts: Halts) -> None:
+        for key, halt in halts.items():
+            if self._halts.get(key) != halt:
+                log.warning("halt of another process", scope=halt.scope.value, key=halt.key, state=halt.state.value)
+                self._halts[key] = halt
+                self._unsaved[key] = halt
+
+    def _adopt(self) -> None:
+        """What `srm-agent flatten` has written meanwhile holds here as well."""
         try:
-            text = self._files.read(FILE)
-            return [
-                Halt(
-                    scope=HaltScope(row["scope"]),
-                    key=row["key"],
-                    state=ConnectionState(row["state"]),
-                    reason=row["reason"],
-                    set_at=datetime.fromisoformat(row["set_at"]),
-                    set_by=row["set_by"],
-                )
-                for row in ([] if text is None else json.loads(text))
-            ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(
-                f"halt file {self._files.where(FILE)!r} cannot be read ({error}): "
-                f"look into it, then mend or move it away"
-            ) from None
+            changed = self._file.changed()
+        except (OSError, UnicodeDecodeError) as error:
+            if not self._unreadable:
+                log.error("halt file cannot be read", path=self._file.path, error=str(error))
+            self._unreadable = True
+            return
+        self._unreadable = False
+        if changed is not None:
+            self._take_over(united(self._halts, changed))

@@ -210,7 +210,7 @@ async def test_an_order_that_fills_between_the_reads_is_seen() -> None:
 
 
 async def test_own_scope_waits_for_the_truth_about_a_close_beside_foreign_volume() -> None:
-    """A close whose request never arrived is repeated only once it is finally absent: others keep their volume (INV-5)."""
+    """A close whose request never arrived is repeated only once it is finally absent: the rest is not ours."""
     venue = build_venue()
     venue.place("c01", OrderTicket(symbol_id="BTCUSDT", side=Side.BUY, lots=D("0.5")))
     real = a_broker(venue)
