@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TextIO, cast
 
+import structlog
+
 from srm_agent import failpoints
 from srm_agent.assembly import Agent
 from srm_agent.bootstrap import build, make_directory, secrets_of
@@ -26,6 +28,8 @@ from srm_agent.supervision.notify import manager_of
 from srm_agent.supervision.stall import TracebackDump
 from srm_agent.supervision.starts import StartRecord
 
+log = structlog.get_logger()
+
 
 async def serve(settings: Settings, secrets: Credentials, config: Path, exits_only: str) -> None:
     """Until SIGTERM or SIGINT. `exits_only`: why this process is to be a guard, empty to let the record of starts say.
@@ -38,6 +42,7 @@ async def serve(settings: Settings, secrets: Credentials, config: Path, exits_on
     try:
         if failpoint := os.environ.get(failpoints.VARIABLE):
             failpoints.arm_from(failpoint)
+            log.error("THIS PROCESS WILL KILL ITSELF: a crash point is armed", armed=failpoint)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     clock, manager = SystemClock(), manager_of(os.environ, os.getpid())

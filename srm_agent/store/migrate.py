@@ -1,4 +1,9 @@
-"""Bring a database to this program's schema: Alembic without an ini file, under any prefix."""
+"""Bring a database to this program's schema: Alembic without an ini file, under any prefix.
+
+A crash between two statements (CP11) is repaired by the next start. On SQLite all steps are one transaction, so nothing
+of them is there. MySQL has committed each statement: the version table still names the revision before the step that
+was cut, the step runs again, and `steps.bring_up` adds only what is missing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that may be run again: MySQL commits each DDL statement, so a migration can stop half way.
+"""Steps that may be run again: MySQL commits each DDL statement, so a migration can stop half way (CP11).
 
 Nothing is ever dropped, renamed or narrowed.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import Column, Index, Inspector, Table, inspect
 
+from srm_agent import failpoints
 from srm_agent.store.schema import Tables
 
 
@@ -30,11 +31,14 @@ def bring_up(tables: Tables) -> None:
     for table in tables.metadata.sorted_tables:
         if not inspector.has_table(table.name):
             table.create(bind)
+            failpoints.reached("CP11")
             continue
         for column in _columns(inspector, table):
             op.add_column(table.name, Column(column.name, column.type, nullable=True))
+            failpoints.reached("CP11")
         for index in _indexes(inspector, table):
             index.create(bind)
+            failpoints.reached("CP11")
 
 
 def _columns(inspector: Inspector, table: Table) -> list[Column[object]]:
