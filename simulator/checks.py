@@ -63,7 +63,10 @@ def check_ticket(terms: SimInstrument, book: Book, state: AccountState, ticket: 
     """Everything that is refused at once with a retCode: id, size, prices, stops, reduce-only, margin."""
     if ticket.link_id and ticket.link_id in state.links:
         raise refuse.duplicate_link()
-    check_lots(terms, ticket.lots, market=ticket.price is None)
+    held = abs(state.holding(ticket.symbol_id).lots)
+    if not (ticket.reduce_only and 0 < held <= ticket.lots < terms.lot_min):
+        # A whole position may always be closed, however small the rest is and whatever the terms are by now.
+        check_lots(terms, ticket.lots, market=ticket.price is None)
     for price in (ticket.price, ticket.trigger_price):
         if price is not None:
             check_price(terms, price)

@@ -53,6 +53,10 @@ class Holds:
             raise ValueError(f"fraction must be >= 0 and below 1, was {hold.fraction}")
         self._plans.setdefault(account_id, []).append(hold)
 
+    def forget_plans(self) -> None:
+        """Orders to come are executed as usual."""
+        self._plans.clear()
+
     def take(self, order: SimOrder) -> Hold | None:
         """The plan that concerns this fresh order, consumed."""
         plans = self._plans.get(order.account_id)

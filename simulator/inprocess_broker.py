@@ -239,6 +239,15 @@ class InProcessBroker:
         self.mischief.switch_account(seconds)
         self._stream.drop()
 
+    def calm(self) -> None:
+        """No more trouble: what was begun ends, what waited for the next calls is forgotten."""
+        self.network.calm()
+        self.mischief.calm()
+        self.sight.clear()
+        self.faults.clear()
+        if self._read_only:
+            self.mischief.disable_trading()
+
     def hold_next(self, *, fraction: Decimal = ZERO, rest_after_s: float | None, exits: bool | None = None) -> None:
         """Of the next order only `fraction` is executed at once; the rest after so many seconds, None: never (B6, B8).
 

@@ -57,6 +57,11 @@ class Network:
         self._cut.end()
         self._refusing.end()
 
+    def calm(self) -> None:
+        """The line works, and nothing waits for the next exchanges."""
+        self.restore()
+        self._changes.clear()
+
     @property
     def down(self) -> bool:
         """Nothing passes now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import TypeVar
 
 from simulator.records import Execution, LedgerRow, PositionView, SimOrder, Wallet
-from simulator.spells import Spell
+from simulator.spells import Spell, loop_time
 from simulator.venue import Venue
 from srm_agent.errors import BrokerUnreachable
 
@@ -57,12 +58,20 @@ class Sight:
         self._venue = venue
         self._account_id = account_id
         self._blind: dict[Read, tuple[Blindness, Spell, _Picture]] = {}
+        self._lies_end = -inf
 
     def blind(self, read: Read, how: Blindness, seconds: float) -> None:
         """From now on, for so long. A wallet that is EMPTY or TRUNCATED is an error: it has no such form."""
         spell = Spell()
         spell.begin(seconds)
         self._blind[read] = (how, spell, self._picture())
+        if how is not Blindness.ERROR:
+            self._lies_end = max(self._lies_end, loop_time() + seconds)
+
+    @property
+    def truthful_s(self) -> float:
+        """Seconds since the last answer that was less than the truth; negative while there are such answers."""
+        return loop_time() - self._lies_end
 
     def clear(self) -> None:
         """The truth again."""

@@ -39,6 +39,7 @@ class VenueMischief:
         self._triggers = triggers
         self._settlement = settlement
         self._shifts: dict[str, Decimal] = {}
+        self._originals = dict(venue.instruments)
 
     # ---- the market
 
@@ -58,6 +59,10 @@ class VenueMischief:
         """The contract changes while it is traded (B29). Raises ValueError where prices would be off the grid."""
         self._books[terms.symbol_id].set_terms(terms)
         self._venue.instruments[terms.symbol_id] = terms
+
+    def original_terms(self, symbol_id: str) -> SimInstrument:
+        """The contract as it was at the beginning."""
+        return self._originals[symbol_id]
 
     def shifted(self, symbol_id: str, bid: Decimal, ask: Decimal) -> tuple[Decimal, Decimal]:
         """A price of the world after the gaps so far, on the grid, never crossed; unchanged where there was none."""
@@ -105,3 +110,7 @@ class VenueMischief:
     def book_cash(self, account_id: str, kind: str, change: Decimal, at_ms: int) -> LedgerRow:
         """Any other money that moves without a trade (B31): `SETTLEMENT` (swap, funding), `BONUS`, `DIVIDEND`, ..."""
         return self._venue.transfer(account_id, kind, change, at_ms)
+
+    def calm(self) -> None:
+        """No more plans for orders to come; those held go on when they are released."""
+        self._matching.holds.forget_plans()
