@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from simulator.records import SimOrder, VenueEvent
-from simulator.simulation.invariants.doors import Committed, Sent, Settled
+from simulator.simulation.invariants.doors import Committed, Sent, Settled, Taken
 from simulator.simulation.invariants.facts import Facts
 from srm_agent.domain.accounts import Halt
 from srm_agent.domain.decisions import Decision
@@ -73,6 +73,10 @@ class Check:
 
     def on_event(self, event: VenueEvent, at: float) -> Iterable[Violation]:
         """Any event of the venue but prices and wallets."""
+        return ()
+
+    def on_taken(self, taken: Taken, at: float) -> Iterable[Violation]:
+        """The database has a new message."""
         return ()
 
     def on_accepted(self, order: SimOrder, at: float) -> Iterable[Violation]:

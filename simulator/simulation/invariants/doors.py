@@ -127,6 +127,7 @@ class Seen:
         """When somebody last asked for a stop, whatever came of it."""
         self.exits: dict[tuple[ConnectionId, Symbol], float] = {}
         """When a reducing order was last handed to the broker."""
+        self.on_taken: list[Callable[[Taken], None]] = []
         self.on_committed: list[Callable[[Committed], None]] = []
         self.on_settled: list[Callable[[Settled], None]] = []
         self.on_sent: list[Callable[[Sent], None]] = []
@@ -258,7 +259,10 @@ class _SignalsDoor(_Door):
     async def accept(self, signal: Signal, body_sha256: str, answer: str) -> IntakeResult:
         result = await self._inner.accept(signal, body_sha256, answer)
         if result.fresh:
-            self._seen.messages[signal.provider, signal.receipt.message_id] = Taken(at=self._seen.now(), signal=signal)
+            taken = Taken(at=self._seen.now(), signal=signal)
+            self._seen.messages[signal.provider, signal.receipt.message_id] = taken
+            for tell in self._seen.on_taken:
+                tell(taken)
         return result
 
 

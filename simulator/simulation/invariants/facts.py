@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from simulator.records import ExecType, Execution, SimOrder, StopKind
 from simulator.simulation.evidence import Evidence
+from simulator.terms import SymbolState
 from srm_agent.domain.ids import ClientOrderId, ConnectionId, SignalId, Symbol, client_order_id
 from srm_agent.domain.signals import OpenSignal
 from srm_agent.domain.trades import Leg, LegState
@@ -41,8 +42,11 @@ class Holding:
         """What the venue shows."""
         return self.ours + self.foreign
 
-    def apply(self, signed: Decimal, *, entry: bool, exit_: bool, at: float) -> Decimal:
-        """A trade of so many signed lots; how many foreign lots an exit of ours closed."""
+    def apply(self, signed: Decimal, *, entry: bool, exit_: bool, meddled_at: float | None) -> Decimal:
+        """A trade of so many signed lots, an entry or exit of ours or of others; how many foreign lots an exit closed.
+
+        `meddled_at`: the new value where it was not ours.
+        """
         touched = ZERO
         if entry:
             self.ours += signed
@@ -53,7 +57,7 @@ class Holding:
             self.foreign += signed - own
             touched = abs(signed - own) if exit_ else ZERO
             if not exit_:
-                self.meddled_at = at
+                self.meddled_at = meddled_at
         if not self.net:
             self.ours = self.foreign = ZERO
             self.meddled_at = None
@@ -69,6 +73,10 @@ class Facts:
         terms = evidence.venue.instruments.values()
         self.symbol = {item.symbol_id: Symbol(item.symbol) for item in terms}
         self.symbol_id = {symbol: symbol_id for symbol_id, symbol in self.symbol.items()}
+        self.touched = ZERO
+        """Foreign lots that the execution told last has closed, if it was an exit of ours."""
+        self.crossed: dict[tuple[ConnectionId, str], float] = {}
+        """When others (or a position's own stop) last traded a symbol."""
         self._holdings: dict[tuple[str, str], Holding] = {}
         self._serving_since: float | None = None
         self._good_since: dict[ConnectionId, float | None] = dict.fromkeys(evidence.connections)
@@ -76,6 +84,7 @@ class Facts:
         """Since when the database works, None while it does not."""
         self.database_down_since: float | None = None
         self._legs: dict[ConnectionId, list[Leg]] = {}
+        self._lots: dict[tuple[ConnectionId, Symbol], Decimal] = {}
         for connection in evidence.connections:
             for view in evidence.venue.positions(connection):
                 lots = view.lots * (view.side or 0)
@@ -120,23 +129,23 @@ class Facts:
 
     # ---- what accounts hold
 
-    def executed(self, execution: Execution, at: float) -> Decimal:
-        """Book a fill; how many foreign lots an exit of ours closed."""
+    def executed(self, execution: Execution, at: float) -> None:
+        """Book a fill."""
         order = execution.order
         ours = order.ticket.link_id.startswith(PREFIX)
         forced = order.stop_kind in (StopKind.STOP_LOSS, StopKind.TAKE_PROFIT) or execution.exec_type is ExecType.BUST
-        holding = self.holding(ConnectionId(execution.account_id), order.ticket.symbol_id)
-        shared = bool(holding.foreign)
-        before = holding.meddled_at
-        touched = holding.apply(
+        key = (ConnectionId(execution.account_id), order.ticket.symbol_id)
+        holding = self.holding(*key)
+        # The stop of a position that is all ours is nobody's meddling.
+        meddled = holding.meddled_at if forced and not holding.foreign else at
+        self.touched = holding.apply(
             execution.side * execution.lots,
             entry=ours and not order.ticket.reduce_only,
             exit_=ours and order.ticket.reduce_only,
-            at=at,
+            meddled_at=meddled,
         )
-        if forced and not shared and holding.net:
-            holding.meddled_at = before  # the position's own stop, nobody's meddling
-        return touched
+        if not ours:
+            self.crossed[key] = at
 
     def holding(self, connection: ConnectionId, symbol_id: str) -> Holding:
         """The position of a symbol, flat if there never was one."""
@@ -151,27 +160,33 @@ class Facts:
             if account == connection and holding.net:
                 yield symbol_id, holding
 
+    def tradable(self, symbol_id: str) -> bool:
+        """Orders of both kinds are taken on a symbol now (it has a price, is not closed, suspended or disabled)."""
+        venue = self.evidence.venue
+        return venue.priced(symbol_id) and venue.state_of(symbol_id) not in (SymbolState.CLOSED, SymbolState.DISABLED)
+
     # ---- what the database says
 
     def legs(self, connection: ConnectionId) -> list[Leg]:
         """All legs of an account as the database has them now, oldest first."""
-        if self.seen.legs_changed:
-            self.seen.legs_changed = False
-            self._legs = {}
-            for leg in at_once(self.evidence.book.legs()):
-                self._legs.setdefault(leg.connection_id, []).append(leg)
+        self._read_legs()
         return self._legs.get(connection, [])
+
+    def _read_legs(self) -> None:
+        if not self.seen.legs_changed:
+            return
+        self.seen.legs_changed = False
+        self._legs, self._lots = {}, {}
+        for leg in at_once(self.evidence.book.legs()):
+            self._legs.setdefault(leg.connection_id, []).append(leg)
+            if leg.state is LegState.OPEN:
+                key = (leg.connection_id, leg.symbol)
+                self._lots[key] = self._lots.get(key, ZERO) + int(leg.side) * leg.open_lot
 
     def leg_lots(self, connection: ConnectionId, symbol: Symbol) -> Decimal:
         """Signed open lots of all legs on a symbol."""
-        return sum(
-            (
-                int(leg.side) * leg.open_lot
-                for leg in self.legs(connection)
-                if leg.symbol == symbol and leg.state is LegState.OPEN
-            ),
-            ZERO,
-        )
+        self._read_legs()
+        return self._lots.get((connection, symbol), ZERO)
 
     def signal_of(self, order: SimOrder) -> SignalId | None:
         """Whose entry an order of ours is: by the journal, else by the ids that derive from known signals."""
