@@ -27,6 +27,7 @@ from srm_agent.protection.drawdown_guard import DrawdownGuard, GuardLimits, Verd
 from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
 from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
+from srm_agent.protection.streak import LossStreak
 from srm_agent.roster import Member
 
 log = structlog.get_logger()
@@ -76,6 +77,7 @@ class Account:
         self.watch = parts.watch
         self.guard = parts.guard
         self.market = parts.market
+        self.streak = LossStreak(parts.member.connection_id)
         self.verdict: Verdict | None = None
         self.leased = False
         self.refused = ""
@@ -143,6 +145,10 @@ class Account:
         """Drawdown of the equity as known now."""
         equity = self.equity()
         return None if equity is None else self.guard.drawdown(equity.value)
+
+    def losses_in_a_row(self, days: int) -> int | None:
+        """Trades lost since the last win, forgotten `days` after the last loss; None: the journal was not read."""
+        return self.streak.losses(self.market.market_now or self._parts.clock.wall(), days)
 
     # ---- what is heard
 

@@ -196,6 +196,7 @@ class FanOut:
             state=account.state(),
             halted_by=self._halted_by(signal, account),
             drawdown=account.drawdown(),
+            losses_in_a_row=account.losses_in_a_row(policy.policy.brake.days),
             daily_loss_reached=account.verdict is not None and account.verdict.day_over,
             duplicate=twin is not None and twin <= policy.policy.filter.duplicate_window_s,
             closed_before_open=tombstone or signal.signal_id in self._cancelled,

@@ -315,6 +315,7 @@ class Flow:
     def on_trade_closed(self, account: Account, trade: ClosedTrade) -> None:
         """The provider's score and metrics change at once."""
         self.counters["trades"] += 1
+        account.streak.observe(trade)
         score = self._parts.scorer.observe(trade)
         account.desk.writer.put_job(lambda: self._parts.journal.close_trade(trade, score))
         self._tell(lambda seen: seen.saw_trade(trade, score))

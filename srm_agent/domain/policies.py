@@ -95,6 +95,17 @@ class LadderPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrakePolicy:
+    """Lot factor by losses in a row: max(floor, 1 - step x (losses - free_losses)), for `days` (learning.md 2.4)."""
+
+    free_losses: int
+    step: Decimal
+    floor: Decimal
+    days: int
+    """Of market time since the last loss, after which the streak is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPolicy:
     """Hard ceilings, fractions of equity unless said otherwise."""
 
@@ -134,6 +145,7 @@ class Policy:
     buffer: BufferPolicy
     score: ScorePolicy
     ladder: LadderPolicy
+    brake: BrakePolicy
     limits: LimitPolicy
     stops: StopPolicy = StopPolicy()
 

@@ -57,6 +57,8 @@ class DecisionInputs:
     """AGENT_HALTED, PROVIDER_HALTED or SYMBOL_HALTED."""
     drawdown: Decimal | None
     """Fraction, 0-1."""
+    losses_in_a_row: int | None
+    """Closed trades of this connection lost since its last win."""
     daily_loss_reached: bool
     duplicate: bool
     closed_before_open: bool

@@ -90,6 +90,20 @@ def drawdown_ladder(inputs: Mapping[str, str], lot_in: Decimal) -> Decimal:
     return stored_down(lot_in * (ONE - (ONE - floor) * (drawdown - start) / (stop - start)))
 
 
+def loss_streak(inputs: Mapping[str, str], lot_in: Decimal) -> Decimal:
+    """Lot x max(floor, 1 - step x (losses in a row - free_losses)); the floor where the streak is unknown."""
+    return stored_down(lot_in * streak_factor(inputs))
+
+
+def streak_factor(inputs: Mapping[str, str]) -> Decimal:
+    """The factor of `loss_streak`, 0 to 1."""
+    floor = min(max(Decimal(inputs["floor"]), ZERO), ONE)
+    if inputs["losses"] == UNKNOWN:
+        return floor
+    excess = max(Decimal(inputs["losses"]) - Decimal(inputs["free_losses"]), ZERO)
+    return min(max(ONE - max(Decimal(inputs["step"]), ZERO) * excess, floor), ONE)
+
+
 RULES: Mapping[str, Rule] = {
     "base_risk": base_risk,
     "base_fixed": base_fixed,
@@ -97,4 +111,5 @@ RULES: Mapping[str, Rule] = {
     "score_multiplier": score_multiplier,
     "slippage_factor": slippage_factor,
     "drawdown_ladder": drawdown_ladder,
+    "loss_streak": loss_streak,
 }

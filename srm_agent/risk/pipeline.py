@@ -13,9 +13,9 @@ from decimal import Decimal, localcontext
 from srm_agent.domain.decisions import Decision, ReasonCode, Step
 from srm_agent.domain.ids import decision_id
 from srm_agent.domain.policies import SizeMode
-from srm_agent.domain.units import ZERO, distance_in_price, from_float, limit_inside, plain, stored_up
+from srm_agent.domain.units import ONE, ZERO, distance_in_price, from_float, limit_inside, plain, stored_up
 from srm_agent.risk.inputs import DecisionInputs
-from srm_agent.risk.lot_size import UNKNOWN
+from srm_agent.risk.lot_size import UNKNOWN, streak_factor
 from srm_agent.risk.record import known
 from srm_agent.risk.rules import EXACT, LotPath
 from srm_agent.risk.signal_filter import Admitted, Refusal, admit
@@ -131,6 +131,15 @@ def _ask(path: LotPath, inputs: DecisionInputs, admitted: Admitted, prices: _Pri
             "floor": plain(ladder.floor),
         },
     )
+    brake = policy.brake
+    streak = {
+        "losses": UNKNOWN if inputs.losses_in_a_row is None else str(inputs.losses_in_a_row),
+        "free_losses": str(brake.free_losses),
+        "step": plain(brake.step),
+        "floor": plain(brake.floor),
+    }
+    if streak_factor(streak) < ONE:
+        path.apply("loss_streak", streak)
 
 
 def _reserve(inputs: DecisionInputs, admitted: Admitted, prices: _Prices) -> dict[str, str]:

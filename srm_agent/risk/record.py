@@ -17,6 +17,8 @@ def known(inputs: DecisionInputs) -> dict[str, str]:
     record = _Record()
     record.number("drawdown", inputs.drawdown)
     record.number("conversion", inputs.conversion)
+    if inputs.losses_in_a_row is not None:
+        record.text("losses_in_a_row", str(inputs.losses_in_a_row))
     record.text("state", inputs.state.value)
     _money(record, inputs.equity, inputs.account)
     _prices(record, inputs)

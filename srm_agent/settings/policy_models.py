@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from srm_agent.domain.instrument import AssetClass
 from srm_agent.domain.policies import (
+    BrakePolicy,
     BufferPolicy,
     Evidence,
     FilterPolicy,
@@ -153,6 +154,19 @@ class LadderSettings(StrictModel):
         return LadderPolicy(start=self.start, stop=self.stop, floor=self.floor)
 
 
+class BrakeSettings(StrictModel):
+    """Smaller lots after losses in a row of the same account, until its next win."""
+
+    free_losses: int = Field(3, ge=0, le=1000, description="losses in a row that change nothing")
+    step: Fraction = Field(Decimal("0.1"), description="of the lot taken off for each further loss")
+    floor: Fraction = Field(Decimal("0.5"), description="smallest factor of the brake; 1 switches it off")
+    days: int = Field(5, ge=1, le=365, description="days since the last loss after which the streak is forgotten")
+
+    def domain(self) -> BrakePolicy:
+        """The domain's value."""
+        return BrakePolicy(free_losses=self.free_losses, step=self.step, floor=self.floor, days=self.days)
+
+
 class LimitSettings(StrictModel):
     """Hard ceilings."""
 
@@ -198,6 +212,7 @@ class PolicySettings(StrictModel):
     buffer: BufferSettings = BufferSettings()
     score: ScoreSettings = ScoreSettings()
     ladder: LadderSettings = LadderSettings()
+    brake: BrakeSettings = BrakeSettings()
     limits: LimitSettings = LimitSettings()
     stops: StopSettings = StopSettings()
 
@@ -209,6 +224,7 @@ class PolicySettings(StrictModel):
             buffer=self.buffer.domain(),
             score=self.score.domain(),
             ladder=self.ladder.domain(),
+            brake=self.brake.domain(),
             limits=self.limits.domain(),
             stops=self.stops.domain(),
         )

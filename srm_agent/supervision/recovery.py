@@ -92,8 +92,11 @@ class Recovery:
             self._inbox.put(self.received_here(signal))
 
     async def _learn(self) -> None:
-        for trade in await self._parts.history.closed_trades():
+        trades = await self._parts.history.closed_trades()
+        for trade in trades:
             self._parts.scorer.observe(trade)
+        for account in self._parts.accounts:
+            account.streak.restore(trades)
         for measure in await self._parts.history.recent_measures(REMEMBERED_MEASURES):
             self._parts.forecaster.observe(measure)
 

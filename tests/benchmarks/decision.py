@@ -65,7 +65,8 @@ def _inputs() -> DecisionInputs:
         exposure=Exposure(
             legs=0, symbol_busy=False, open_risk=ZERO, symbol_notional=ZERO, total_notional=ZERO, margin_reserved=ZERO
         ),
-        state=ConnectionState.ACTIVE, halted_by=None, drawdown=Decimal("0.01"), daily_loss_reached=False,
+        state=ConnectionState.ACTIVE, halted_by=None, drawdown=Decimal("0.01"), losses_in_a_row=0,
+        daily_loss_reached=False,
         duplicate=False, closed_before_open=False, score_was_rejected=False, netting=True,
         copy=CopySettings(
             size_mode=SizeMode.RISK_PERCENT, risk_per_trade=Decimal("0.01"), fixed_lot=None, risk_multiplier=ONE,

@@ -16,6 +16,7 @@ from srm_agent.domain.ids import ConnectionId, ProviderKey, ProviderKind, Signal
 from srm_agent.domain.instrument import AssetClass, Instrument
 from srm_agent.domain.market import MarketContext, Quote, TradingSession
 from srm_agent.domain.policies import (
+    BrakePolicy,
     BufferPolicy,
     CopySettings,
     Evidence,
@@ -127,6 +128,9 @@ def policies(draw: st.DrawFn, distances: st.SearchStrategy[Distance]) -> Policy:
             max_up=draw(st.sampled_from(["1", "1.5", "0.8"]).map(Decimal)),
         ),
         ladder=LadderPolicy(start=Decimal("0.08"), stop=Decimal("0.2"), floor=Decimal("0.25")),
+        brake=BrakePolicy(
+            free_losses=draw(st.integers(0, 5)), step=draw(dec("0", "1", 2)), floor=draw(dec("0.1", "1", 2)), days=5
+        ),
         limits=LimitPolicy(
             max_risk=draw(dec("0.001", "0.1", 4)),
             max_open_risk=draw(dec("0.001", "0.3", 4)),
@@ -234,6 +238,7 @@ def all_inputs(draw: st.DrawFn) -> DecisionInputs:
         state=ConnectionState.ACTIVE,
         halted_by=None,
         drawdown=draw(st.none() | dec("-0.1", "0.5", 3)),
+        losses_in_a_row=draw(st.none() | st.integers(0, 20)),
         daily_loss_reached=False,
         duplicate=False,
         closed_before_open=False,
@@ -448,6 +453,19 @@ def test_the_slippage_factor_never_raises_a_lot(
     """D / (D + b + e + x) is at most 1 even when better prices than the touch are expected."""
     values = {"distance": distance, "entry_slippage": entry, "stop_slippage": stop, "buffer": buffer}
     assert lot_size.slippage_factor({key: str(value) for key, value in values.items()}, lot) <= lot
+
+
+@given(st.integers(0, 50), st.integers(0, 50), dec("0", "1"), dec("0", "1"), dec("0", "100"))
+def test_the_brake_never_rises_with_the_losses(
+    first: int, second: int, step: Decimal, floor: Decimal, lot: Decimal
+) -> None:
+    """More losses in a row never give a larger lot, nor any lot below the floor's; an unknown streak gives that."""
+    rule = {"free_losses": "3", "step": str(step), "floor": str(floor)}
+    few, many, unknown = (
+        lot_size.loss_streak({**rule, "losses": text}, lot)
+        for text in (str(min(first, second)), str(max(first, second)), "unknown")
+    )
+    assert lot >= few >= many >= unknown
 
 
 @given(dec("-1", "2"), dec("-1", "2"), dec("0", "100"))

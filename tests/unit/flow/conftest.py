@@ -308,6 +308,7 @@ async def agent(
     flow, market = world.flow, world.market
     for account in flow.accounts.values():
         await account.desk.recover()
+        account.streak.restore(await world.store.history.closed_trades())
     await world.halts.load()
     await market.open([BTC])
     jobs = [market.run(flow.on_quote), world.feed(), world.timer(), flow.run_followers()]

@@ -11,6 +11,7 @@ from srm_agent.domain.ids import ConnectionId, ProviderKey, ProviderKind, Signal
 from srm_agent.domain.instrument import AssetClass, Instrument
 from srm_agent.domain.market import MarketContext, Quote, TradingSession
 from srm_agent.domain.policies import (
+    BrakePolicy,
     BufferPolicy,
     CopySettings,
     Evidence,
@@ -67,6 +68,7 @@ def policy() -> Policy:
             max_up=Decimal(1),
         ),
         ladder=LadderPolicy(start=Decimal("0.08"), stop=Decimal("0.2"), floor=Decimal("0.25")),
+        brake=BrakePolicy(free_losses=3, step=Decimal("0.1"), floor=Decimal("0.5"), days=5),
         limits=LimitPolicy(
             max_risk=Decimal("0.02"),
             max_open_risk=Decimal("0.06"),
@@ -167,6 +169,7 @@ def inputs(policy: Policy) -> DecisionInputs:
         state=ConnectionState.ACTIVE,
         halted_by=None,
         drawdown=Decimal("0.02"),
+        losses_in_a_row=0,
         daily_loss_reached=False,
         duplicate=False,
         closed_before_open=False,

@@ -10,10 +10,12 @@ import pytest
 from srm_agent.domain.accounts import ConnectionState
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.ids import decision_id
-from srm_agent.domain.policies import Evidence, MissingStop, PolicyInForce, SizeMode
-from srm_agent.domain.units import Distance, InAtr, InBps, InPips, Side
+from srm_agent.domain.policies import Evidence, MissingStop, Policy, PolicyInForce, SizeMode
+from srm_agent.domain.units import Distance, InAtr, InBps, InPips, Side, floor_to_step, stored_down
+from srm_agent.risk.explain import recompute, sentence
 from srm_agent.risk.inputs import DecisionInputs
 from srm_agent.risk.pipeline import decide
+from srm_agent.risk.texts import Language
 
 Change = Callable[[DecisionInputs], DecisionInputs]
 R = ReasonCode
@@ -385,6 +387,45 @@ def test_unknown_drawdown_takes_the_lowest_rung(inputs: DecisionInputs) -> None:
     """A drawdown that is not known shrinks the lot to the ladder's floor."""
     decision = decide(replace(inputs, drawdown=None))
     assert decision.lot == Decimal("0.10")
+
+
+@pytest.mark.parametrize(
+    ("losses", "factor"),
+    [
+        pytest.param(0, "1", id="none"),
+        pytest.param(3, "1", id="three are free"),
+        pytest.param(4, "0.9", id="the fourth takes a tenth"),
+        pytest.param(6, "0.7", id="each further one another tenth"),
+        pytest.param(8, "0.5", id="down to a half"),
+        pytest.param(30, "0.5", id="and never less"),
+        pytest.param(None, "0.5", id="unknown is the floor"),
+    ],
+)
+def test_losses_in_a_row_brake_the_lot(inputs: DecisionInputs, losses: int | None, factor: str) -> None:
+    """Lot x max(0.5, 1 - 0.1 x (losses - 3)): a recorded step that can be recomputed, and a sentence in two tongues."""
+    decision = decide(replace(inputs, losses_in_a_row=losses))
+    braked = Decimal("0.4347826086") * Decimal(factor)
+    assert decision.lot == floor_to_step(braked, Decimal("0.01"))
+    steps = [step for step in decision.steps if step.rule == "loss_streak"]
+    assert bool(steps) == (factor != "1")
+    for step in steps:
+        assert recompute(step) == step.lot_out == stored_down(braked)
+        assert step.inputs["losses"] == ("unknown" if losses is None else str(losses))
+    assert decision.inputs.get("losses_in_a_row") == (None if losses is None else str(losses))
+    without = PolicyInForce(_without_brake(inputs))
+    assert decide(replace(inputs, losses_in_a_row=losses, policy=without)).lot == Decimal("0.43")
+
+
+def test_the_brake_is_explained_in_both_languages(inputs: DecisionInputs) -> None:
+    """After nine losses the brake is the biggest change, though the buffer takes its share; both tongues say so."""
+    decision = decide(replace(inputs, losses_in_a_row=9))
+    assert "losses in a row (9) take off 50 %" in sentence(decision, Language.EN)
+    assert "kerugian beruntun akun ini (9) menguranginya 50 %" in sentence(decision, Language.ID)
+
+
+def _without_brake(inputs: DecisionInputs) -> Policy:
+    policy = inputs.policy.policy
+    return replace(policy, brake=replace(policy.brake, floor=Decimal(1)))
 
 
 def test_the_preset_stop_stands_in(inputs: DecisionInputs) -> None:
