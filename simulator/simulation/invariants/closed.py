@@ -14,8 +14,8 @@ from srm_agent.domain.orders import OrderPurpose
 
 class FailClosed(Check):
     """INV-14: an entry leaves only while its account is ACTIVE; none is accepted whose row was committed (or is
-    missing) while the database does not work. Exits count as judged when one leaves while the database does not work or its
-    account is not ACTIVE: that they leave in time is INV-10's and INV-9's.
+    missing) while the database does not work. Exits count as judged when one leaves while the database does not work or
+    its account is not ACTIVE: that they leave in time is INV-10's and INV-9's.
 
     Lenient: what the account of a second living process says is not asked.
     """

@@ -22,8 +22,9 @@ ADOPTED_S, TICK_S = 10.0, 0.25
 
 class NoGuess(Check):
     """INV-5: an entry leaves within 2 s of its commit or never. The journal says REJECTED only after an explicit
-    refusal (or if no call of `submit` can have had an effect, or the venue shows that the order ended unfilled), and ABANDONED
-    only after the adapter's finality time since the last call and at least five look-ups in a row that said ABSENT.
+    refusal (or if no call of `submit` can have had an effect, or the venue shows that the order ended unfilled), and
+    ABANDONED only after the adapter's finality time since the last call and at least five look-ups in a row that said
+    ABSENT.
 
     Lenient: the time between the agent's conclusion and its commit is given away.
     """

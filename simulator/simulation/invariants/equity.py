@@ -18,9 +18,9 @@ ROUNDING = Decimal("1e-6")
 
 
 class EquityIsKnown(Check):
-    """INV-13: no entry leaves on an equity older than 5 s: the sender has got the broker's own figure of the account by
-    then, or has heard its stream and a quote of every symbol that it holds. The high-water mark in the database falls by
-    withdrawals of the account and after an operator's resume only.
+    """INV-13: no entry leaves on an equity older than 5 s: the sender has got the broker's own figure of the account
+    since, or has heard its stream and a quote of every symbol that it holds. The high-water mark in the database falls
+    by withdrawals of the account and after an operator's resume only.
 
     Judged where the entry leaves, up to 2 s (the send deadline) after it was decided: so 5 s + 2 s + a packet's way.
     """

@@ -41,7 +41,7 @@ class HaltsHold(Check):
     operator's resume. Only a named operator's act clears one.
 
     Lenient: a halt that a process knew only in memory, while neither file nor database could take it, dies with it;
-    between the parts of a resume the account may still say HALTED. What was handed to the broker before may arrive later.
+    between the parts of a resume the account may still say HALTED. What was handed to the broker before it may arrive.
     """
 
     name = "INV-8"

@@ -75,8 +75,8 @@ class JournalFirst(Check):
 
 
 class OneWriter(Check):
-    """INV-17: an entry is committed by the holder of the account's lease under the lease's token, which is still in force
-    when it leaves; two lives that overlap never both get entries accepted under one token.
+    """INV-17: an entry is committed by the holder of the account's lease under the lease's token, which is still in
+    force when it leaves; two lives that overlap never both get entries accepted under one token.
 
     Lenient: a lease that ran out but was taken by nobody harms nobody; a process that lost its lease cannot know it
     within WIRE_S (the send deadline).

@@ -81,8 +81,8 @@ class LotsFit(Check):
             terms = versions[-1]
             yield self.broken(
                 at,
-                f"{intent.connection_id}: entry {intent.client_id} of {intent.lot} lots is not between {terms.lot_min:f} "
-                f"and {terms.lot_max:f} in steps of {terms.lot_step:f}",
+                f"{intent.connection_id}: entry {intent.client_id} of {intent.lot} lots is not within "
+                f"{terms.lot_min:f} and {terms.lot_max:f} in steps of {terms.lot_step:f}",
             )
 
     def _versions(self, symbol_id: str) -> list[SimInstrument]:
