@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
+import structlog
+
 from srm_agent.account import Account
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import HaltScope
@@ -27,6 +29,8 @@ from srm_agent.protection.halts import HaltBoard
 from srm_agent.risk.inputs import DecisionInputs, Exposure
 from srm_agent.risk.pipeline import decide
 from srm_agent.roster import Roster
+
+log = structlog.get_logger()
 
 REMEMBERED = 5000
 
@@ -115,11 +119,13 @@ class FanOut:
         *,
         tombstone: bool,
         decided: Container[ConnectionId] = (),
+        defects: list[Exception] | None = None,
     ) -> Iterator[Planned]:
         """A verdict per follower, in a fair rotating order; accepted ones are reserved before the next is decided.
 
         Followers who have been `decided` (a repeat after an outage), or whose order an earlier process has sent, are
-        left out: their decision stands, and nothing is sent twice (INV-1).
+        left out: their decision stands, and nothing is sent twice (INV-1). A defect in one follower's decision is put
+        into `defects` and costs the others nothing; without that list it is raised.
         """
         twin = self._age_of_twin(signal)
         score = self._scorer.score(signal.provider)
@@ -128,21 +134,42 @@ class FanOut:
             account = accounts.get(member.connection_id)
             if account is None or member.connection_id in decided or account.desk.entered_before(signal.signal_id):
                 continue
-            common = shared.get(member.venue)
-            if common is None:
-                common = shared[member.venue] = self._common(signal, self._markets[member.venue])
-            decision = decide(self._inputs(signal, account, common, score, twin=twin, tombstone=tombstone))
-            if decision.reason is ReasonCode.SCORE_TOO_LOW:
-                self._refused_providers[signal.provider] = None
-            elif decision.accepted:
-                self._refused_providers.pop(signal.provider, None)
-            order = self._order(signal, decision, account, common) if decision.accepted else None
-            if order is not None:
-                account.desk.plan_entry(order.leg, order.intent)
-                common.queue_lot += order.intent.lot
-            yield Planned(decision=decision, account=account, order=order)
+            try:
+                planned = self._planned(signal, account, shared, score, twin=twin, tombstone=tombstone)
+            except Exception as error:
+                if defects is None:
+                    raise
+                log.exception("a follower could not be decided", connection_id=member.connection_id)
+                defects.append(error)
+                continue
+            yield planned
 
     # ---- details
+
+    def _planned(
+        self,
+        signal: OpenSignal,
+        account: Account,
+        shared: dict[str, _Common],
+        score: ProviderScore,
+        *,
+        twin: float | None,
+        tombstone: bool,
+    ) -> Planned:
+        venue = account.member.venue
+        common = shared.get(venue)
+        if common is None:
+            common = shared[venue] = self._common(signal, self._markets[venue])
+        decision = decide(self._inputs(signal, account, common, score, twin=twin, tombstone=tombstone))
+        if decision.reason is ReasonCode.SCORE_TOO_LOW:
+            self._refused_providers[signal.provider] = None
+        elif decision.accepted:
+            self._refused_providers.pop(signal.provider, None)
+        order = self._order(signal, decision, account, common) if decision.accepted else None
+        if order is not None:
+            account.desk.plan_entry(order.leg, order.intent)
+            common.queue_lot += order.intent.lot
+        return Planned(decision=decision, account=account, order=order)
 
     def _common(self, signal: OpenSignal, market: MarketWatch) -> _Common:
         instrument = market.instruments.get(signal.symbol)
@@ -285,7 +312,7 @@ def _exposure(account: Account, signal: OpenSignal, conversion: Decimal) -> Expo
             margin += notional / instrument.max_leverage
     return Exposure(
         legs=len(legs),
-        symbol_busy=account.desk.ledger.open_leg(signal.symbol) is not None,
+        symbol_busy=account.desk.ledger.busy(signal.symbol),
         open_risk=open_risk,
         symbol_notional=symbol_notional,
         total_notional=total_notional,

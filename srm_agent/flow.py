@@ -83,6 +83,8 @@ class Flow:
         self._followed = asyncio.Event()
         self._decided: dict[SignalId, set[ConnectionId]] = {}
         """Whose decision on a signal is committed, while that signal is not finished."""
+        self._counted: dict[SignalId, None] = {}
+        """Signals that are in the counter and not finished."""
         self._arrivals: dict[ClientOrderId, Arrival] = {}
         self.counters: dict[str, int] = {
             "signals": 0,
@@ -119,6 +121,7 @@ class Flow:
                 if await self._open(signal):
                     await self._finish(signal)
                     self._decided.pop(signal.signal_id, None)
+                    self._counted.pop(signal.signal_id, None)
                 return
             case ModifySignal():
                 following = self._modify(signal)
@@ -137,21 +140,41 @@ class Flow:
         """True when every follower's decision is committed; False when the daemon stops (the next start goes on)."""
         if self.draining:
             return False
-        decided = self._decided.setdefault(signal.signal_id, set())
-        if not decided:
+        decided = self._decided.get(signal.signal_id)
+        if decided is None:
+            # An earlier process, or a try whose commit nobody is sure of, may have decided for some already.
+            found = set(await self._parts.journal.decided(signal.signal_id))
+            decided = self._decided.setdefault(signal.signal_id, found)
+        if signal.signal_id not in self._counted:
+            self._counted[signal.signal_id] = None
             self.counters["signals"] += 1
         market = self._parts.fan_out.market_of(signal)
         self._tell(lambda seen: seen.saw_signal(signal, None if market is None else market.context(signal.symbol)))
         tombstone = await self._parts.signals.closed_before_open(signal.signal_id)
         size, batch = self._parts.first_chunk, list[Planned]()
-        for planned in self._parts.fan_out.decide(signal, self.accounts, tombstone=tombstone, decided=decided):
-            batch.append(planned)
-            if len(batch) >= size:
-                await self._commit_and_send(batch, decided)
-                size, batch = self._parts.chunk, []
+        defects: list[Exception] = []
+        try:
+            for planned in self._parts.fan_out.decide(
+                signal, self.accounts, tombstone=tombstone, decided=decided, defects=defects
+            ):
+                batch.append(planned)
+                if len(batch) >= size:
+                    size, full, batch = self._parts.chunk, batch, []
+                    await self._commit_and_send(full, decided)
+        except BaseException:
+            self._withdraw(batch, "DEFECT")
+            raise
         if batch:
             await self._commit_and_send(batch, decided)
+        if defects:
+            raise defects[0]  # the others have their orders; who is left is tried again
         return True
+
+    def _withdraw(self, batch: Sequence[Planned], code: str) -> None:
+        """Nothing of these is committed: their reservations end."""
+        for planned in batch:
+            if planned.order is not None:
+                planned.account.desk.withdraw(planned.order.intent, code)
 
     async def _commit_and_send(self, batch: Sequence[Planned], decided: set[ConnectionId]) -> None:
         """Decisions, intents and legs in one transaction; orders leave after it, or not at all (INV-2)."""
@@ -164,8 +187,12 @@ class Flow:
             )
         except StoreError as error:
             log.error("decisions could not be committed, nothing is sent", count=len(batch), error=str(error))
-            for account, order in orders:
-                account.desk.withdraw(order.intent, "STORE_UNAVAILABLE")
+            self._withdraw(batch, "STORE_UNAVAILABLE")
+            raise
+        except BaseException:
+            # A defect, or the end of the process: whether it was committed, the journal says at the next try.
+            self._withdraw(batch, "DEFECT")
+            self._decided.pop(batch[0].decision.signal_id, None)
             raise
         decided.update(planned.decision.connection_id for planned in batch)
         for account, order in orders:
@@ -282,7 +309,7 @@ class Flow:
             trade = closed_trade(change.leg, account.market.instruments[change.leg.symbol].contract_size)
             if trade is not None:
                 self.on_trade_closed(account, trade)
-        elif change.opened and change.leg is not None:
+        elif (change.opened or change.late) and change.leg is not None:
             self._opened(account, change, change.leg)
 
     def _measure(self, account: Account, change: Change) -> None:
@@ -297,18 +324,34 @@ class Flow:
         self._tell(lambda seen: seen.saw_execution(measure))
 
     def _opened(self, account: Account, change: Change, leg: Leg) -> None:
-        """A leg came to life: where none may live any more, or too late, it is closed again (INV-6, INV-7)."""
-        state, ticket, connection = account.state(), change.ticket, account.member.connection_id
-        now = self._parts.clock.monotonic()
-        too_late = change.late and ticket is not None and now > ticket.intent.deadline + LATE_FILL_ADOPTED_S
-        if state in (ConnectionState.FLATTENING, ConnectionState.HALTED) or too_late:
+        """A leg came to life: where none may live any more, or too late, it is closed again (INV-6, INV-7).
+
+        An order that was refused should never have executed; one that was given up (ABANDONED) and executes soon after
+        is adopted, its stop read back like any other.
+        """
+        ticket, connection = change.ticket, account.member.connection_id
+        if ticket is None or ticket.intent.purpose is not OrderPurpose.ENTRY:
+            return
+        if account.state() in (ConnectionState.FLATTENING, ConnectionState.HALTED) or (
+            change.late and (change.refused or self._too_late(ticket.intent))
+        ):
             self._parts.notifier.notify("page", "late fill closed", leg.symbol, connection)
             account.desk.close(leg, ONE, CloseReason.EMERGENCY, "late")
         elif leg.closed_lot and self._parts.fan_out.cancelled(leg.signal_id):
             # The rest of an entry, executed after the provider's close had ended the leg: nobody would close it.
             account.desk.close(leg, ONE, CloseReason.PROVIDER, "late")
+        elif leg.closed_lot and change.late:
+            # Its trade was over (F24): stopped out, or closed by hand.
+            self._parts.notifier.notify("page", "late fill closed", leg.symbol, connection)
+            account.desk.close(leg, ONE, CloseReason.EMERGENCY, "late")
         elif change.late:
             self._parts.notifier.notify("page", "late fill adopted", leg.symbol, connection)
+
+    def _too_late(self, intent: OrderIntent) -> bool:
+        """By the clock that shows more: after a restart the monotonic deadline of another process means nothing."""
+        late = self._parts.clock.monotonic() - intent.deadline
+        age = (self._parts.clock.wall() - intent.created_at).total_seconds()
+        return late > LATE_FILL_ADOPTED_S or age > 2 * LATE_FILL_ADOPTED_S
 
     # ---- closed trade -> score
 
@@ -331,6 +374,10 @@ class Flow:
         level = "notice" if difference.finding is Finding.MISSING else "page"
         text = f"{difference.finding.value} on {difference.symbol}: broker minus ours {difference.excess}"
         self._parts.notifier.notify(level, "journal and broker differ", text, desk.connection_id)
+
+    def on_trouble(self, desk: Desk, level: str, title: str, text: str) -> None:
+        """Something on one account that people must hear of."""
+        self._parts.notifier.notify(level, title, text, desk.connection_id)
 
     def on_not_authorised(self, desk: Desk, detail: str) -> None:
         """The broker refuses our credentials: halted until an operator has looked."""

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from srm_agent import failpoints
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import Symbol
-from srm_agent.domain.trades import CloseReason, Leg
-from srm_agent.errors import BrokerError, BrokerUnreachable, NotAuthorised
+from srm_agent.domain.trades import LegState
+from srm_agent.domain.units import Side
+from srm_agent.errors import BrokerError
+from srm_agent.execution.ledger import KEPT_SETTLED_S
 from srm_agent.execution.reconcile import Difference, Finding, compare
 
 if TYPE_CHECKING:
@@ -22,11 +25,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY_S = 20.0
+IDLE_EVERY_S = 6.0
+"""While no leg is open: then nobody else reads positions, and what is there all the same is known in time (INV-7)."""
 SECOND_LOOK_S = 2.0
 LOST_AFTER_S = 6.0
 """A position that is not there may be listed late (B26); a leg is given up only after this."""
-NAKED_CLOSE_S = 30.0
-"""A position whose stop cannot be set for so long is closed (INV-4)."""
+SUSPECTS, ASK_FOR_S = 4, 30.0
+"""Of so many ended entries it is asked, for so long, whether they explain volume that nobody owns."""
 
 
 class Auditor:
@@ -54,7 +59,7 @@ class Auditor:
         while True:
             self.turned = self._clock.monotonic()
             try:
-                async with asyncio.timeout(SECOND_LOOK_S if self._hurry else EVERY_S):
+                async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -71,7 +76,19 @@ class Auditor:
             await self.compare_now()
             # An order in doubt hides its symbol: what was asked is looked at again when the doubt may be over.
             self._hurry = self._hurry or (asked and bool(self._desk.ledger.unsettled()))
-            self._desk.ledger.forget_settled(self._clock.monotonic() - 600)
+            self._desk.ledger.forget_settled(self._clock.monotonic() - KEPT_SETTLED_S)
+
+    def _pause(self) -> float:
+        if self._hurry:
+            return SECOND_LOOK_S
+        watched = any(leg.state is LegState.OPEN for leg in self._desk.ledger.legs.values())
+        return EVERY_S if watched else IDLE_EVERY_S
+
+    def glance(self) -> None:
+        """Positions were read by somebody else: a difference that nobody suspects yet is a reason to look."""
+        found = self._differences()
+        if any((difference.finding, difference.symbol) not in self._suspected for difference in found):
+            self.look_soon()
 
     async def _read(self) -> None:
         """History first, positions second: a trade between the two reads then shows in both (F4)."""
@@ -79,6 +96,8 @@ class Auditor:
         since = min((leg.opened_at for leg in ledger.legs.values() if leg.opened_at), default=None)
         if since is not None:
             for fill in await broker.fills(since - timedelta(minutes=1)):
+                if not ledger.knows(fill.fill_id):
+                    failpoints.reached("CP12")
                 self._desk.count(fill)
         self._desk.see_positions(await broker.positions())
 
@@ -90,9 +109,8 @@ class Auditor:
 
     async def compare_now(self) -> None:
         """Compare what is known; a difference is acted on once a second look has confirmed it."""
-        ledger = self._desk.ledger
-        doubtful = frozenset(ticket.intent.symbol for ticket in ledger.unsettled())
-        differences = compare(ledger.legs.values(), self._desk.positions.values(), doubtful)
+        await self._ask_suspects(self._differences())
+        doubtful, differences = self._doubtful(), self._differences()
         keys = {(difference.finding, difference.symbol) for difference in differences}
         # What an order in doubt hides is neither confirmed nor refuted.
         self._suspected = {key: at for key, at in self._suspected.items() if key in keys or key[1] in doubtful}
@@ -106,11 +124,35 @@ class Auditor:
         for difference in differences:
             first_seen = self._suspected.setdefault((difference.finding, difference.symbol), now)
             if now - first_seen >= SECOND_LOOK_S / 2:
-                self._hurry |= await self._act_on(difference, now - first_seen)
+                self._hurry |= self._act_on(difference, now - first_seen)
             else:
                 self._hurry = True
 
-    async def _act_on(self, difference: Difference, age_s: float) -> bool:
+    def _doubtful(self) -> frozenset[Symbol]:
+        return frozenset(ticket.intent.symbol for ticket in self._desk.ledger.unsettled())
+
+    def _differences(self) -> list[Difference]:
+        return compare(self._desk.ledger.legs.values(), self._desk.positions.values(), self._doubtful())
+
+    async def _ask_suspects(self, differences: list[Difference]) -> None:
+        """Volume that nobody owns may be an entry of ours that was taken as ended (INV-6): ask before it is foreign."""
+        now = self._clock.monotonic()
+        for difference in differences:
+            first_seen = self._suspected.get((difference.finding, difference.symbol), now)
+            if difference.finding is not Finding.FOREIGN or now - first_seen > ASK_FOR_S:
+                continue
+            side = Side.BUY if difference.excess > 0 else Side.SELL
+            for ticket in self._desk.ledger.ended_entries(difference.symbol, side)[:SUSPECTS]:
+                try:
+                    report = await self._desk.broker.lookup(ticket.intent.client_id, difference.symbol)
+                except BrokerError as error:
+                    log.info("look-up failed", client_id=ticket.intent.client_id, error=str(error))
+                    return
+                if any(not self._desk.ledger.knows(fill.fill_id) for fill in report.fills):
+                    failpoints.reached("CP12")
+                self._desk.take_report(report)
+
+    def _act_on(self, difference: Difference, age_s: float) -> bool:
         """Tell once, mend what is ours; whether to look again soon."""
         key = (difference.finding, difference.symbol)
         if self._told.get(key) != difference.excess:
@@ -119,29 +161,9 @@ class Auditor:
         leg = difference.leg
         if difference.finding is Finding.FOREIGN:
             self._desk.halted_symbols[difference.symbol] = "the account holds volume that is not ours"
-        elif leg is not None and difference.finding is Finding.NAKED:
-            return await self._restore_stop(leg, age_s)
         elif leg is not None and difference.position is None:
             if age_s < LOST_AFTER_S:
                 return True
+            failpoints.reached("CP12")
             self._desk.lose(leg)
         return False
-
-    async def _restore_stop(self, leg: Leg, age_s: float) -> bool:
-        if leg.stop_loss is None:
-            return False
-        try:
-            await self._desk.broker.protect(self._desk.reference(leg), leg.symbol, leg.stop_loss, leg.take_profit)
-        except BrokerUnreachable as error:
-            log.warning("stop not restored yet", leg=leg.leg_id, naked_s=round(age_s, 1), error=str(error))
-            if age_s >= NAKED_CLOSE_S:
-                self._close_naked(leg)
-        except NotAuthorised as error:
-            self._desk.not_authorised(str(error))
-        except BrokerError as error:
-            log.error("stop could not be restored, closing", leg=leg.leg_id, error=str(error))
-            self._close_naked(leg)
-        return True
-
-    def _close_naked(self, leg: Leg) -> None:
-        self._desk.close(leg, Decimal(1), CloseReason.EMERGENCY, "naked")

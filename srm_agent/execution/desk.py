@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
@@ -16,30 +15,30 @@ from srm_agent.domain.accounts import AccountSnapshot
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
 from srm_agent.domain.forecasts import ExecutionMeasure
-from srm_agent.domain.ids import ConnectionId, FillId, LegId, PositionRef, SignalId, Symbol, leg_id
+from srm_agent.domain.ids import ConnectionId, LegId, PositionRef, SignalId, Symbol, leg_id
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderReport, Outcome
+from srm_agent.domain.policies import StopPolicy
 from srm_agent.domain.trades import CloseReason, Leg, LegState
 from srm_agent.domain.units import Side
-from srm_agent.errors import BrokerUnreachable, SrmError
+from srm_agent.errors import BrokerUnreachable
 from srm_agent.execution.auditor import Auditor
 from srm_agent.execution.chaser import Chaser
+from srm_agent.execution.exit_lane import ExitLane
 from srm_agent.execution.exits import ExitPlan
 from srm_agent.execution.ledger import Change, Ledger
 from srm_agent.execution.moves import StopMover
+from srm_agent.execution.position_keeper import PositionKeeper
 from srm_agent.execution.reconcile import Difference
+from srm_agent.execution.recovery import recover
 from srm_agent.execution.sender import Sender
 from srm_agent.execution.spill import SpillFile
-from srm_agent.execution.tickets import Finality, restored
+from srm_agent.execution.stop_changes import NEVER, StopChanges
+from srm_agent.execution.tickets import finality_of
 from srm_agent.execution.writer import JournalWriter
 from srm_agent.ports import Broker, Journal, OrderUpdate
 
 log = structlog.get_logger()
-
-JOURNAL_PATIENCE_S = 1.0
-NO_PATIENCE_S = 0.05
-"""While the journal is known to be behind."""
-REACH_BACK = timedelta(hours=1)
 
 
 class DeskListener(Protocol):
@@ -61,6 +60,10 @@ class DeskListener(Protocol):
         """The broker refuses our credentials."""
         ...
 
+    def on_trouble(self, desk: Desk, level: str, title: str, text: str) -> None:
+        """Something that people must hear of; `level` is notice, warning or page."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskParts:
@@ -74,6 +77,9 @@ class DeskParts:
     gate: Callable[[OrderIntent], ReasonCode | None]
     spill: SpillFile
     listener: DeskListener
+    stop_policy: Callable[[Leg], StopPolicy] = lambda leg: StopPolicy()
+    risk_cap: Callable[[Leg], Decimal | None] = lambda leg: None
+    """Money that a position may lose at its stop (INV-11), settle currency; None: not known, nothing is widened."""
 
 
 class Desk:
@@ -84,7 +90,7 @@ class Desk:
         self.broker = parts.broker
         self.connection_id: ConnectionId = parts.broker.connection_id
         self.ledger = Ledger(
-            lambda: Finality(self.broker.capabilities.finality_s, self.broker.capabilities.absences),
+            lambda: finality_of(self.broker.capabilities),
             lambda symbol: parts.instruments[symbol].contract_size,
         )
         self.writer = JournalWriter(parts.journal, self.connection_id)
@@ -93,6 +99,8 @@ class Desk:
         self.halted_symbols: dict[Symbol, str] = {}
         self.synced = False
         self.fence = 0
+        self._seen: dict[Symbol, float] = {}
+        self._read_at = NEVER
         self._entered: frozenset[LegId] = frozenset()
         """Legs of an earlier process: what it has sent for a signal is not sent again."""
         self._sender = Sender(
@@ -105,23 +113,26 @@ class Desk:
             on_not_authorised=self.not_authorised,
         )
         self._chaser = Chaser(parts.broker, self.ledger, parts.clock, self.take_report)
-        self.moves = StopMover(self, parts.clock, lambda leg: parts.instruments.get(leg.symbol))
-        self._wake_exits = asyncio.Event()
+        self.stops = StopChanges(self, parts.clock)
+        self.moves = StopMover(self, parts.clock, self.instrument)
+        self._exit_lane = ExitLane(self, self.exits, parts.journal, parts.spill, parts.clock)
         self.auditor = Auditor(self, parts.clock, lambda found: parts.listener.on_difference(self, found))
+        self.keeper = PositionKeeper(self, parts.clock)
 
     # ---- life
 
     async def recover(self) -> None:
         """Read the journal: what may be live is asked about before anything else is done. Raises StoreError."""
-        journal = self._parts.journal
-        legs = await journal.open_legs(self.connection_id)
-        rows = await journal.unsettled(self.connection_id)
-        since = min((leg.opened_at for leg in legs if leg.opened_at), default=_EPOCH)
-        counted = await journal.known_fills(self.connection_id, since - REACH_BACK)
-        now = self._parts.clock.monotonic()
-        self.ledger.restore(legs, [restored(row, now) for row in rows], [FillId(fill) for fill in counted])
-        entered = [leg.leg_id for leg in legs] + [row.intent.leg_id for row in rows] + list(counted.values())
-        self._entered = frozenset(name for name in entered if name is not None)
+        known = await recover(self._parts.journal, self.connection_id, self._parts.spill, self._parts.clock)
+        self.ledger.restore(known.legs, known.tickets, known.counted, known.ended)
+        self.exits.restore(known.exits)
+        self.moves.restore(known.buffers)
+        self._entered = known.entered()
+        if known.damaged:
+            text = (
+                f"{known.damaged} of {self._parts.spill.where()} cannot be read: an exit may be unknown to the journal"
+            )
+            self.tell("page", "damaged spill file", text)
 
     async def run(self) -> None:
         """Work until cancelled; an unexpected error ends it, and with it the process (P18)."""
@@ -130,8 +141,9 @@ class Desk:
                 ("writer", self.writer.run),
                 ("sender", self._sender.run),
                 ("chaser", self._chaser.run),
-                ("exits", self._run_exits),
+                ("exits", self._exit_lane.run),
                 ("moves", self.moves.run),
+                ("keeper", self.keeper.run),
                 ("audit", self.auditor.run),
                 ("listen", self._listen),
             ):
@@ -163,34 +175,16 @@ class Desk:
 
     def close(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str) -> None:
         """Want a leg smaller or gone; attempts follow until it is."""
-        self.exits.want(leg, fraction, reason, label, self._parts.instruments.get(leg.symbol))
-        self._wake_exits.set()
-
-    async def protect(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
-        """Move stop and target at the broker, then in the ledger. Raises OrderRefused, BrokerUnreachable."""
-        await self.broker.protect(self.reference(leg), leg.symbol, stop_loss, take_profit)
-        current = self.ledger.legs.get(leg.leg_id)
-        if current is None:
-            return
-        moved = replace(
-            current, stop_loss=stop_loss or current.stop_loss, take_profit=take_profit or current.take_profit
-        )
-        self.ledger.set_leg(moved)
-        self._put_leg(moved)
+        self.exits.want(leg, fraction, reason, label, self.instrument(leg))
+        self._exit_lane.look_soon()
 
     def note_emergency(self, intent: OrderIntent, reason: CloseReason) -> None:
         """An order that the emergency close sends by itself: remember it at once, journal it when that is possible."""
-        self.ledger.plan_exit(intent, reason)
-        self._spill(intent)
-        self.writer.put_job(lambda: self._parts.journal.record([], [intent], []))
+        self._exit_lane.note_emergency(intent, reason)
 
-    def note_stop_not_kept(self, leg: Leg) -> None:
-        """The provider asked for a wider stop: not granted, but it counts against its stop-loss compliance."""
-        current = self.ledger.legs.get(leg.leg_id)
-        if current is not None and current.stop_kept:
-            marked = replace(current, stop_kept=False)
-            self.ledger.set_leg(marked)
-            self._put_leg(marked)
+    def tell(self, level: str, title: str, text: str) -> None:
+        """Something that people must hear of."""
+        self._parts.listener.on_trouble(self, level, title, text)
 
     # ---- what we hear
 
@@ -231,14 +225,18 @@ class Desk:
         if change.ticket is not None:
             self.writer.put(self.update_of(change))
         elif change.fill is not None and change.leg is not None:
-            self._put_leg(change.leg, change.fill)
+            self._write_leg(change.leg, change.fill)
         if change.leg is not None:
             if change.ended:
                 self.exits.drop(change.leg.leg_id)
+                self.stops.forget(change.leg.leg_id)
             else:
                 self.exits.shrunk(change.leg)
+                if change.opened:
+                    self.keeper.look_soon(change.leg.leg_id)
+        self._exit_lane.heard(change)
         self._parts.listener.on_change(self, change)
-        self._wake_exits.set()
+        self._exit_lane.look_soon()
 
     def update_of(self, change: Change, measure: ExecutionMeasure | None = None) -> OrderUpdate:
         """The journal's form of a change of an order. Raises AssertionError for a change without one."""
@@ -260,59 +258,13 @@ class Desk:
         )
 
     def _see_position(self, position: BrokerPosition) -> None:
+        self._seen[position.symbol] = self._parts.clock.monotonic()
         if position.lot:
             self.positions[position.symbol] = position
-            if position.stop_loss is None and self.ledger.open_leg(position.symbol) is not None:
-                self.auditor.look_soon()  # a naked position is found in seconds, not at the next audit (INV-4)
+            if self.ledger.open_leg(position.symbol) is not None:
+                self.keeper.look_soon()  # it reads only if this one does not look well (INV-4)
         else:
             self.positions.pop(position.symbol, None)
-
-    # ---- exits as a desired state
-
-    async def _run_exits(self) -> None:
-        while True:
-            self._wake_exits.clear()
-            # Together, so that a store that hangs delays them by one patience, not by one each.
-            await asyncio.gather(*(self.send_exit(intent, reason) for intent, reason in self._due_exits()))
-            try:
-                async with asyncio.timeout(0.2):
-                    await self._wake_exits.wait()
-            except TimeoutError:
-                continue
-
-    def _due_exits(self) -> list[tuple[OrderIntent, CloseReason]]:
-        due = []
-        for name, wish in self.exits.due():
-            leg = self.ledger.legs.get(name)
-            if leg is None:
-                self.exits.drop(name)
-            elif not self.ledger.exits_under_way(name):
-                instrument = self._parts.instruments.get(leg.symbol)
-                if instrument is None:
-                    continue  # the venue has not been reached yet; the wish stands
-                intent = self.exits.next_intent(leg, wish, instrument, self.reference(leg), self.fence)
-                if intent is not None:
-                    due.append((intent, wish.reason))
-        return due
-
-    async def send_exit(self, intent: OrderIntent, reason: CloseReason) -> None:
-        """Journal an exit, or failing that write it to the spill file, and send it in any case (INV-2, INV-10)."""
-        self.ledger.plan_exit(intent, reason)
-        try:
-            async with asyncio.timeout(NO_PATIENCE_S if self.writer.behind else JOURNAL_PATIENCE_S):
-                await self._parts.journal.record([], [intent], [])
-        except (SrmError, TimeoutError) as error:
-            # The writer goes on trying, ahead of everything that will be reported about this order.
-            log.warning("exit not journalled in time", client_id=intent.client_id, error=str(error))
-            self._spill(intent)
-            self.writer.put_job(lambda: self._parts.journal.record([], [intent], []))
-        self.send(intent)
-
-    def _spill(self, intent: OrderIntent) -> None:
-        try:
-            self._parts.spill.write(intent)
-        except OSError as disk:
-            log.error("exit not even spilt", client_id=intent.client_id, error=str(disk))
 
     # ---- the full picture
 
@@ -321,6 +273,7 @@ class Desk:
             self.count(fill)
         self.see_positions(picture.positions)
         self.synced = True
+        self.keeper.look_soon()
         await self.auditor.after_resync()
 
     def count(self, fill: Fill) -> None:
@@ -328,23 +281,50 @@ class Desk:
         for change in self.ledger.take_fill(fill):
             self._apply(change)
 
-    def _put_leg(self, leg: Leg, fill: Fill | None = None) -> None:
+    def put_leg(self, leg: Leg) -> None:
+        """A leg that changed otherwise than by a fill: in the ledger and in the journal."""
+        self.ledger.set_leg(leg)
+        self._write_leg(leg)
+
+    def _write_leg(self, leg: Leg, fill: Fill | None = None) -> None:
         fills = [fill] if fill else []
         self.writer.put_job(lambda: self._parts.journal.record_fills(self.connection_id, fills, [leg]))
 
     def see_positions(self, positions: Iterable[BrokerPosition]) -> None:
         """A successful read of all positions."""
         self.positions = {position.symbol: position for position in positions if position.lot}
+        self._read_at = self._parts.clock.monotonic()
+        self._seen.clear()
+
+    def seen_at(self, symbol: Symbol) -> float:
+        """Monotonic second of the last picture of this symbol's position, by a read or an event."""
+        return self._seen.get(symbol, self._read_at)
 
     def lose(self, leg: Leg) -> None:
         """The broker no longer holds this leg, and no fill explains it."""
         lost = self.ledger.lose(leg.leg_id)
         if lost is not None:
-            self._put_leg(lost)
+            self._write_leg(lost)
             self.exits.drop(lost.leg_id)
             self._parts.listener.on_change(self, Change(leg=lost, ended=True))
 
     # ---- details
+
+    def instrument(self, leg: Leg) -> Instrument | None:
+        """The terms of what it holds, None until the venue has told them."""
+        return self._parts.instruments.get(leg.symbol)
+
+    def exit_touch(self, leg: Leg) -> Decimal | None:
+        """The price at which it could be closed, None where there is no quote."""
+        return self._parts.touch(leg.symbol, leg.side.opposite)
+
+    def stop_policy(self, leg: Leg) -> StopPolicy:
+        """How its stop may change."""
+        return self._parts.stop_policy(leg)
+
+    def risk_cap(self, leg: Leg) -> Decimal | None:
+        """Money that it may lose at its stop, settle currency; None: not known."""
+        return self._parts.risk_cap(leg)
 
     def reference(self, leg: Leg) -> PositionRef:
         """The broker's name of the position that holds this leg."""
@@ -370,6 +350,3 @@ class Desk:
     def open_legs(self) -> Iterable[Leg]:
         """Legs that hold or may hold volume."""
         return [leg for leg in self.ledger.legs.values() if leg.state in (LegState.OPEN, LegState.OPENING)]
-
-
-_EPOCH = datetime.fromisoformat("1970-01-02T00:00:00+00:00")

@@ -1,10 +1,13 @@
 """Closing as a desired state: each leg has an open lot it should come down to, and attempts follow until it has.
 
 A close is reduce-only, so a repeated one does no harm; each attempt has its own client id (INV-1 is about entries).
+What a request leaves of its leg is fixed at its first attempt and written with it: a request that is repeated after a
+crash closes no more than it asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -44,6 +47,19 @@ class ExitPlan:
         self._clock = clock
         self._wishes: dict[LegId, Wish] = {}
         self._numbers: dict[tuple[LegId, str], int] = {}
+        self._fixed: dict[LegId, dict[str, Decimal]] = {}
+        """What each request that was tried leaves of its leg."""
+        self._hopeless: dict[LegId, Decimal] = {}
+        """Volume that the venue does not let us close: not tried again until it changes."""
+
+    def restore(self, exits: Iterable[OrderIntent]) -> None:
+        """Take over what an earlier process has tried, oldest first."""
+        for intent in exits:
+            if intent.leg_id is None or intent.target is None:
+                continue
+            self._fix(intent.leg_id, intent.requests, intent.target)
+            for label in intent.requests:  # the derived first id of each may be taken
+                self._numbers[intent.leg_id, label] = max(1, self._numbers.get((intent.leg_id, label), 1))
 
     def want(self, leg: Leg, fraction: Decimal, reason: CloseReason, label: str, instrument: Instrument | None) -> None:
         """Close `fraction` of what is open after the requests before this one; a repeated request changes nothing.
@@ -51,10 +67,15 @@ class ExitPlan:
         `instrument` None: the venue has not told its terms yet; the volume is found when it has.
         """
         known = self._wishes.get(leg.leg_id)
-        if known is not None and label in known.requests:
+        if (known is not None and label in known.requests) or self._hopeless.get(leg.leg_id) == leg.open_lot:
             return
         keep = max(ZERO, 1 - fraction)
-        if leg.entry_price is None or instrument is None:
+        fixed = self._fixed.get(leg.leg_id, {}).get(label)
+        if fixed is not None:
+            target: Decimal | None = fixed if known is None or known.target is None else min(fixed, known.target)
+            if known is None and leg.state is LegState.OPEN and leg.open_lot <= fixed:
+                return  # an earlier process has done it
+        elif leg.entry_price is None or instrument is None:
             target = None
         else:
             asked = leg.open_lot if known is None or known.target is None else min(leg.open_lot, known.target)
@@ -83,6 +104,7 @@ class ExitPlan:
         if leg.state is not LegState.OPEN or lot <= 0:
             self._wishes.pop(leg.leg_id, None)
             return None
+        self._fix(leg.leg_id, wish.requests, target)
         pause = min(FIRST_PAUSE_S * 2 ** min(wish.attempts, 10), LONGEST_PAUSE_S)
         now = self._clock.monotonic()
         self._wishes[leg.leg_id] = replace(wish, target=target, attempts=wish.attempts + 1, not_before=now + pause)
@@ -104,7 +126,19 @@ class ExitPlan:
             created_at=self._clock.wall(),
             deadline=now + SEND_DEADLINE_S,
             fence=fence,
+            target=target,
+            requests=wish.requests,
         )
+
+    def everything(self, leg_id: LegId) -> bool:
+        """Whether the whole leg is to be closed: then a second close of it does no harm."""
+        wish = self._wishes.get(leg_id)
+        return wish is not None and (wish.keep == ZERO or wish.target == ZERO)
+
+    def give_up(self, leg: Leg) -> None:
+        """The venue does not let us close this volume: no more attempts until it changes."""
+        self._hopeless[leg.leg_id] = leg.open_lot
+        self._wishes.pop(leg.leg_id, None)
 
     def shrunk(self, leg: Leg) -> None:
         """The leg has less volume: its wish is fulfilled when that is its target."""
@@ -114,12 +148,18 @@ class ExitPlan:
 
     def drop(self, leg_id: LegId) -> None:
         """The leg has ended."""
-        self._wishes.pop(leg_id, None)
+        for memory in (self._wishes, self._fixed, self._hopeless):
+            memory.pop(leg_id, None)
 
     def pending(self, leg_id: LegId, label: str) -> bool:
         """Whether that request has not been fulfilled yet."""
         wish = self._wishes.get(leg_id)
         return wish is not None and label in wish.requests
+
+    def _fix(self, leg_id: LegId, requests: Iterable[str], target: Decimal) -> None:
+        known = self._fixed.setdefault(leg_id, {})
+        for label in requests:
+            known.setdefault(label, target)
 
     def _number(self, leg: Leg, wish: Wish) -> int:
         """The attempt's number in its client id: 1, then milliseconds of the wall clock.
@@ -138,13 +178,28 @@ class ExitPlan:
 
 def remainder(lot: Decimal, keep: Decimal, instrument: Instrument) -> Decimal:
     """What may stay of `lot`, rounded down; 0 where a smaller position could not be closed by itself."""
-    rest = floor_to_step(lot * keep, instrument.lot_step)
-    return lot - closing_lot(lot, rest, instrument)
+    asked = floor_to_step(lot * keep, instrument.lot_step)
+    if lot <= asked:
+        return lot
+    rest = lot - max(floor_to_step(lot - asked, instrument.lot_step), instrument.lot_min)
+    return rest if keep > 0 and rest >= instrument.lot_min else ZERO
 
 
 def closing_lot(held: Decimal, target: Decimal, instrument: Instrument) -> Decimal:
-    """What to close to come down to `target`: on the grid, at least lot_min, leaving nothing below lot_min."""
+    """What to close to come down to `target`: on the grid, at least lot_min, leaving nothing below lot_min.
+
+    Volume off the grid is closed in two steps: what lies on it, then the rest exactly as it is (venues that let dust
+    go take it only so).
+    """
     if held <= target:
         return ZERO
     lot = max(floor_to_step(held - target, instrument.lot_step), instrument.lot_min)
-    return held if held - lot < instrument.lot_min else lot
+    if held - lot >= instrument.lot_min:
+        return lot
+    on_grid = floor_to_step(held, instrument.lot_step)
+    return on_grid if on_grid >= instrument.lot_min else held
+
+
+def is_dust(lot: Decimal, instrument: Instrument) -> bool:
+    """Volume below the smallest order: some venues let it be closed, some do not."""
+    return lot < instrument.lot_min

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from srm_agent.domain.ids import ClientOrderId, FillId, LegId, SignalId, Symbol
-from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderReport
+from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose, OrderReport, OrderState
 from srm_agent.domain.trades import CloseReason, Leg, LegState
+from srm_agent.domain.units import Side
 from srm_agent.execution import legs as leg_rules
 from srm_agent.execution.tickets import Finality, Ticket, absorb_fill, absorb_report
 
@@ -17,6 +18,9 @@ KEPT_ENDED = 500
 KEPT_FILLS = timedelta(days=7)
 """Market time for which a repeat of a counted fill is recognised by its id (older ones by the leg's opening)."""
 KEPT_EARLY = 100
+KEPT_SETTLED_S = 24 * 3600.0
+KEPT_SETTLED = 2000
+"""The last orders that ended are remembered for a day: one that executes late is ours, not foreign (INV-6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class Change:
     """The leg closed, or its entry ended without a fill."""
     late: bool = False
     """A fill of an order that had been taken as ended (INV-6)."""
+    refused: bool = False
+    """It had been taken as ended by a refusal: it should never have executed."""
 
     @property
     def anything(self) -> bool:
@@ -69,9 +75,12 @@ class Ledger:
         if intent.leg_id is not None and (leg := self.legs.get(intent.leg_id)):
             self.legs[leg.leg_id] = replace(leg, closing_as=reason)
 
-    def restore(self, legs: Iterable[Leg], tickets: Iterable[Ticket], counted: Iterable[FillId]) -> None:
+    def restore(
+        self, legs: Iterable[Leg], tickets: Iterable[Ticket], counted: Iterable[FillId], ended: Iterable[Leg] = ()
+    ) -> None:
         """Take over what the journal knows, at start."""
         self.legs.update((leg.leg_id, leg) for leg in legs)
+        self.ended.update((leg.leg_id, leg) for leg in ended)
         self.tickets.update((ticket.intent.client_id, ticket) for ticket in tickets)
         self._counted.update((fill, None) for fill in counted)
 
@@ -120,6 +129,10 @@ class Ledger:
         """The leg that holds (or is opening) this symbol, if any."""
         return next((leg for leg in self.legs.values() if leg.symbol == symbol), None)
 
+    def busy(self, symbol: Symbol) -> bool:
+        """Whether no new entry may go there: a leg is open or opening, or an order may still execute (C.3)."""
+        return self.open_leg(symbol) is not None or any(ticket.intent.symbol == symbol for ticket in self.unsettled())
+
     def leg_of_signal(self, signal: SignalId) -> Leg | None:
         """The open leg of a signal."""
         return next((leg for leg in self.legs.values() if leg.signal_id == signal), None)
@@ -127,6 +140,25 @@ class Ledger:
     def unsettled(self) -> list[Ticket]:
         """Orders that have not ended, oldest first."""
         return [ticket for ticket in self.tickets.values() if not ticket.state.settled]
+
+    def finality(self) -> Finality:
+        """When ABSENT may be believed at this broker."""
+        return self._finality()
+
+    def knows(self, fill_id: FillId) -> bool:
+        """Whether this fill has been counted."""
+        return fill_id in self._counted
+
+    def ended_entries(self, symbol: Symbol, side: Side) -> list[Ticket]:
+        """Entries on that side of a symbol that were taken as ended, newest first."""
+        found = [
+            ticket
+            for ticket in self.tickets.values()
+            if ticket.state.settled
+            and ticket.intent.purpose is OrderPurpose.ENTRY
+            and (ticket.intent.symbol, ticket.intent.side) == (symbol, side)
+        ]
+        return found[::-1]
 
     def exits_under_way(self, leg_id: LegId) -> list[Ticket]:
         """Unsettled orders that shrink this leg."""
@@ -138,10 +170,10 @@ class Ledger:
 
     def forget_settled(self, older_than: float) -> None:
         """Drop ended orders whose last send was before that monotonic second, the oldest ended legs and old fills."""
-        for client_id in [
-            key for key, ticket in self.tickets.items() if ticket.state.settled and ticket.intent.deadline < older_than
-        ]:
-            del self.tickets[client_id]
+        ended = [(key, ticket.intent.deadline) for key, ticket in self.tickets.items() if ticket.state.settled]
+        for number, (client_id, deadline) in enumerate(ended):
+            if deadline < older_than or number < len(ended) - KEPT_SETTLED:
+                del self.tickets[client_id]
         for leg_id in list(self.ended)[: max(0, len(self.ended) - KEPT_ENDED)]:
             del self.ended[leg_id]
         for fill_id in list(self._early)[: max(0, len(self._early) - KEPT_EARLY)]:
@@ -210,6 +242,7 @@ class Ledger:
                 opened=entry and leg.state is not LegState.OPEN,
                 ended=grown.state is LegState.CLOSED and leg.state is not LegState.CLOSED,
                 late=before is not None and before.state.settled,
+                refused=before is not None and before.state is OrderState.REJECTED,
             ),
         )
 
@@ -224,7 +257,15 @@ class Ledger:
         """
         if ticket is not None and ticket.intent.leg_id is not None:
             leg_id = ticket.intent.leg_id
-            return self.legs.get(leg_id) or self.ended.get(leg_id)
+            own = self.legs.get(leg_id) or self.ended.get(leg_id)
+            spent = own is not None and own.state is LegState.CLOSED and ticket.intent.purpose is not OrderPurpose.ENTRY
+            if not spent:
+                return own
+            # Its own leg has nothing left: on a netting venue a late close takes from the leg that is open now.
+            return self._closed_by(fill) or own
+        return self._closed_by(fill)
+
+    def _closed_by(self, fill: Fill) -> Leg | None:
         candidate = self.open_leg(fill.symbol)
         if candidate is None or fill.side is candidate.side:
             return None

@@ -1,10 +1,13 @@
-"""A provider's changes of stop and target, as a desired state per leg; risk is never loosened beyond the plan."""
+"""A provider's changes of stop and target, as a desired state per leg; risk is never loosened beyond the plan.
+
+Where the policy allows widening, the risk cap is the bound (INV-11).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -14,8 +17,9 @@ from srm_agent.clock import Clock
 from srm_agent.domain.ids import LegId
 from srm_agent.domain.instrument import Instrument
 from srm_agent.domain.trades import Leg, LegState
-from srm_agent.domain.units import ZERO, stop_away
+from srm_agent.domain.units import ZERO
 from srm_agent.errors import BrokerError, BrokerUnreachable, NotAuthorised
+from srm_agent.execution.stop_rules import buffer_of, farthest_stop, frozen, loosens, moved_stop, nearest_stop
 
 if TYPE_CHECKING:
     from srm_agent.execution.desk import Desk
@@ -37,31 +41,6 @@ class Move:
     not_before: float = 0.0
 
 
-def buffer_of(leg: Leg) -> Decimal:
-    """How far the stop in force lies beyond the stated one, price units, >= 0."""
-    return ZERO if leg.stop_loss is None else max(ZERO, int(leg.side) * (leg.planned_stop - leg.stop_loss))
-
-
-def moved_stop(leg: Leg, asked: Decimal, tick: Decimal, buffer: Decimal) -> Decimal:
-    """The stop to set: what was asked, moved away by the leg's own buffer, never farther than the stop in force.
-
-    Rounded away from entry; a looser stop than the present one is held at the present one (the platform's compliance
-    guard: learning.md 4.2).
-    """
-    side = int(leg.side)
-    wanted = stop_away(asked - side * buffer, leg.side, tick)
-    if leg.stop_loss is None:
-        return wanted
-    return max(wanted, leg.stop_loss) if side > 0 else min(wanted, leg.stop_loss)
-
-
-def loosens(leg: Leg, asked: Decimal) -> bool:
-    """Whether the provider asks for a stop farther from entry than the one it stated, or than the one in force."""
-    side = int(leg.side)
-    nearest = leg.planned_stop if leg.stop_loss is None else max(side * leg.planned_stop, side * leg.stop_loss) * side
-    return side * asked < side * nearest
-
-
 class StopMover:
     """Applies the latest wish per leg as soon as the leg is open; a newer wish replaces an older one."""
 
@@ -73,10 +52,14 @@ class StopMover:
         self._buffers: dict[LegId, Decimal] = {}
         self._work = asyncio.Event()
 
+    def restore(self, buffers: Mapping[LegId, Decimal]) -> None:
+        """Take over the buffers of legs whose stop may have been moved by an earlier process."""
+        self._buffers.update(buffers)
+
     def want(self, leg: Leg, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
         """Ask for a stop and target; what is None keeps what was asked before."""
         if stop_loss is not None and loosens(leg, stop_loss):
-            self._desk.note_stop_not_kept(leg)
+            self._desk.stops.note_not_kept(leg)
         # The first move hides the buffer (the stop in force is then beyond the stated one): later moves keep it.
         self._buffers.setdefault(leg.leg_id, buffer_of(leg))
         before = self._moves.get(leg.leg_id)
@@ -108,10 +91,13 @@ class StopMover:
         instrument = self._instrument(leg)
         if leg.state is not LegState.OPEN or now < move.not_before or instrument is None:
             return
-        buffer = self._buffers.get(leg_id, ZERO)
-        stop = None if move.stop_loss is None else moved_stop(leg, move.stop_loss, instrument.tick_size, buffer)
+        if frozen(leg.side, leg.stop_loss, self._desk.exit_touch(leg), instrument):
+            self._moves[leg_id] = replace(
+                move, not_before=now + FIRST_PAUSE_S
+            )  # it is about to be hit, or is free soon
+            return
         try:
-            await self._desk.protect(leg, stop, move.take_profit)
+            await self._desk.stops.move(leg, self._stop(leg, move, instrument), move.take_profit)
         except NotAuthorised as error:
             self._desk.not_authorised(str(error))
             self._done(leg_id, move)
@@ -121,17 +107,30 @@ class StopMover:
                 log.error("stop could not be moved", leg=leg_id, error=str(error))
                 self._done(leg_id, move)
             elif self._moves.get(leg_id) is move:
-                self._moves[leg_id] = Move(
-                    stop_loss=move.stop_loss,
-                    take_profit=move.take_profit,
-                    tries=move.tries + 1,
-                    not_before=now + pause,
-                )
+                self._moves[leg_id] = replace(move, tries=move.tries + 1, not_before=now + pause)
         except BrokerError as error:
-            log.warning("stop or target refused", leg=leg_id, stop=str(stop), error=str(error))
+            log.warning("stop or target refused", leg=leg_id, error=str(error))
             self._done(leg_id, move)
         else:
             self._done(leg_id, move)
+
+    def _stop(self, leg: Leg, move: Move, instrument: Instrument) -> Decimal | None:
+        """The stop to set; None where the one in force stays."""
+        if move.stop_loss is None:
+            return None
+        side, buffer = int(leg.side), self._buffers.get(leg.leg_id, ZERO)
+        widest = None
+        if self._desk.stop_policy(leg).allow_widening:
+            widest = farthest_stop(leg, instrument, self._desk.risk_cap(leg))
+        stop = moved_stop(leg, move.stop_loss, instrument.tick_size, buffer, farthest=widest)
+        touch = self._desk.exit_touch(leg)
+        if touch is None:
+            return stop
+        # Nearer than the broker takes (or past the market): as near as it takes, so that it is hit at once.
+        nearest = nearest_stop(leg.side, touch, instrument)
+        if side * (stop - nearest) <= 0:
+            return stop
+        return nearest if leg.stop_loss is None or side * (nearest - leg.stop_loss) > 0 else None
 
     def _done(self, leg_id: LegId, move: Move) -> None:
         if self._moves.get(leg_id) is move:

@@ -20,8 +20,6 @@ class Finding(StrEnum):
     """The broker holds more than our legs (or the other side): reported, left alone, no entries on the symbol."""
     MISSING = "missing"
     """The broker holds less than our legs: look for the fills that explain it."""
-    NAKED = "naked"
-    """A position of ours has no stop at the broker (INV-4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,4 @@ def compare(legs: Iterable[Leg], positions: Iterable[BrokerPosition], in_doubt: 
             found.append(
                 Difference(Finding.MISSING if shrunk else Finding.FOREIGN, symbol, actual - expected, first, position)
             )
-        elif first is not None and position is not None and position.stop_loss is None:
-            found.append(Difference(Finding.NAKED, symbol, ZERO, first, position))
     return found

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import structlog
 
+from srm_agent import failpoints
 from srm_agent.clock import Clock
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.ids import Symbol
@@ -80,6 +81,9 @@ class Sender:
             if (closed := self._gate(intent)) is not None:
                 return self._not_sent(intent, closed)
             self._ledger.mark_sent(intent.client_id, now, self._touch(intent.symbol, intent.side))
+            failpoints.reached("CP3")
+            # Runs as soon as the request has been handed over and its reply is awaited.
+            asyncio.get_running_loop().call_soon(failpoints.reached, "CP4")
             try:
                 report = await self._broker.submit(intent)
             except BrokerUnreachable as error:
@@ -95,6 +99,7 @@ class Sender:
                 report = OrderReport(
                     client_id=intent.client_id, outcome=Outcome.UNKNOWN, code=type(error).__name__, detail=str(error)
                 )
+            failpoints.reached("CP5")
             return self._on_report(report)
 
     def _not_sent(self, intent: OrderIntent, reason: ReasonCode, detail: str = "") -> None:

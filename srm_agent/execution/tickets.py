@@ -12,8 +12,10 @@ from decimal import Decimal
 from srm_agent.domain.ids import FillId
 from srm_agent.domain.orders import Fill, OrderIntent, OrderReport, OrderState, Outcome
 from srm_agent.domain.units import ZERO, stored
-from srm_agent.ports import JournalRow
+from srm_agent.ports import Capabilities, JournalRow
 
+LEAST_ABSENCES = 5
+"""INV-5: what an adapter thinks enough may be more than this, never less."""
 FORGOTTEN_S = 60.0
 """An order that the broker had acknowledged and then no reading shows any more is given up after this long.
 
@@ -34,6 +36,9 @@ class Ticket:
     code: str = ""
     detail: str = ""
     absences: int = 0
+    """Successful look-ups in a row that said ABSENT."""
+    final_absences: int = 0
+    """Those of them that came after the finality time; only these end a doubt (INV-5)."""
     touch_sent: Decimal | None = None
     sent: float | None = None
     acknowledged: float | None = None
@@ -64,7 +69,7 @@ class Ticket:
 
 
 def restored(row: JournalRow, now: float) -> Ticket:
-    """A ticket from its journal row after a restart.
+    """A ticket from its journal row after a restart, settled or not.
 
     INTENT may have been sent before the crash, so it comes back as UNKNOWN (INV-5). Monotonic seconds of another
     process mean nothing here: the last possible send is before `now`, which becomes the deadline.
@@ -93,6 +98,7 @@ def absorb_fill(ticket: Ticket, fill: Fill) -> Ticket:
         filled=fill.received,
         acknowledged=ticket.acknowledged if ticket.acknowledged is not None else fill.received,
         absences=0,
+        final_absences=0,
     )
     return replace(grown, state=_state_by_volume(grown))
 
@@ -116,6 +122,7 @@ def absorb_report(ticket: Ticket, report: OrderReport, *, finality: Finality, no
         broker_order_id=report.broker_order_id or ticket.broker_order_id,
         acknowledged=ticket.acknowledged if ticket.acknowledged is not None else report.received or now,
         absences=0,
+        final_absences=0,
     )
     match report.outcome:
         case Outcome.WORKING:
@@ -131,20 +138,31 @@ def absorb_report(ticket: Ticket, report: OrderReport, *, finality: Finality, no
 
 @dataclass(frozen=True, slots=True)
 class Finality:
-    """When ABSENT may be believed: `seconds` after the last possible send, `absences` times in a row (INV-5)."""
+    """When ABSENT may be believed: `absences` times in a row, `seconds` after the last possible send (INV-5)."""
 
     seconds: float
     absences: int
+
+
+def finality_of(capabilities: Capabilities) -> Finality:
+    """What a venue promises, never less than INV-5 demands."""
+    return Finality(capabilities.finality_s, max(LEAST_ABSENCES, capabilities.absences))
+
+
+def final_from(ticket: Ticket, finality: Finality) -> float:
+    """The monotonic second from which ABSENT counts towards the end of this doubt."""
+    patience = finality.seconds if ticket.in_doubt else max(finality.seconds, FORGOTTEN_S)
+    return ticket.intent.deadline + patience
 
 
 def _absent(ticket: Ticket, finality: Finality, now: float) -> Ticket:
     if ticket.state.settled:
         return ticket
     known_there = not ticket.in_doubt
-    patience = max(finality.seconds, FORGOTTEN_S) if known_there else finality.seconds
     state = ticket.state if known_there else OrderState.UNKNOWN
-    counted = replace(ticket, state=state, absences=ticket.absences + 1)
-    if counted.absences >= finality.absences and now >= ticket.intent.deadline + patience:
+    final = ticket.final_absences + (now >= final_from(ticket, finality))
+    counted = replace(ticket, state=state, absences=ticket.absences + 1, final_absences=final)
+    if final >= finality.absences:
         if ticket.fills:
             return replace(counted, state=OrderState.FILLED, terminal_lot=ticket.filled_lot)
         return replace(counted, state=OrderState.ABANDONED, code="FORGOTTEN" if known_there else "ABSENT")

@@ -258,6 +258,8 @@ class Ear:
     changes: list[Change] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    troubles: list[tuple[str, str]] = field(default_factory=list)
+    """Level and title."""
     events: list[AccountEvent] = field(default_factory=list)
 
     def on_change(self, desk: Desk, change: Change) -> None:
@@ -275,6 +277,10 @@ class Ear:
     def on_not_authorised(self, desk: Desk, detail: str) -> None:
         """Keep it."""
         self.refusals.append(detail)
+
+    def on_trouble(self, desk: Desk, level: str, title: str, text: str) -> None:
+        """Keep it."""
+        self.troubles.append((level, title))
 
 
 class Twisted:
