@@ -14,10 +14,17 @@ class LogSink:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.blocked = False
+        """The pipe is full: lines are lost (P25)."""
+
+    def reset(self) -> list[str]:
+        """Begin a new world; the list that its lines go to."""
+        self.lines, self.blocked = [], False
+        return self.lines
 
     def write(self, text: str) -> int:
         """Keep one line."""
-        if text != "\n":
+        if text != "\n" and not self.blocked:
             self.lines.append(text)
         return len(text)
 

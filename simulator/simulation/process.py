@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from simulator.simulation.loop import LIFE, VirtualLoop
 from simulator.simulation.mortal import Pulse, hand
 from simulator.simulation.server import VirtualServer
+from srm_agent.alerts.sink import Sink
 from srm_agent.api.control import Operator
 from srm_agent.api.signatures import WebhookKey
 from srm_agent.assembly import Agent, Outside, assemble
@@ -44,6 +45,7 @@ class Process:
         files: Files,
         keys: Mapping[ProviderKey, Sequence[WebhookKey]],
         operators: Sequence[Operator],
+        sinks: Sequence[Sink],
         ended: Callable[[Process, str], None],
     ) -> None:
         self.number = number
@@ -69,6 +71,7 @@ class Process:
             serve=serve,
             keys=keys,
             operators=operators,
+            sinks=[hand(sink, pulse) for sink in sinks],
             process=str(number),
         )
         self._settings = settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import replace
 from decimal import Decimal
 
@@ -18,9 +19,11 @@ from simulator.simulation import cast
 from simulator.simulation.clock import VirtualClock
 from simulator.simulation.evidence import Acknowledged, Life, Operated, Told
 from simulator.simulation.invariants.doors import Seen
+from simulator.simulation.log_sink import SINK
 from simulator.simulation.loop import VirtualLoop
 from simulator.simulation.mail import Letters, Sender
 from simulator.simulation.market import Prices, three_instruments, three_walks
+from simulator.simulation.pager import Pager
 from simulator.simulation.plan import Plan
 from simulator.simulation.process import Process
 from simulator.simulation.server import ConnectionRefused, Request, VirtualServer
@@ -55,7 +58,8 @@ class World:
         self.told: list[Told] = []
         self.lives: list[Life] = []
         self.operated: list[Operated] = []
-        self.log_lines: list[str] = []
+        self.log_lines = SINK.reset()
+        self.pager = Pager(loop.time)
         self.secrets: Sequence[str] = cast.secrets()
         self.scope_is_account = plan.scope == "account"
         self.max_risk = Decimal("0.2")
@@ -64,9 +68,7 @@ class World:
         self.disk = FilesFaults()
         self.files = MemoryFiles(self.disk)
         self.seen = Seen(loop.time, self.database_works)
-        self.storage = FaultyStorage(
-            storage, self.database, stream(plan.seed, "database"), before=Leg(median_s=0.002), after=Leg(median_s=0.001)
-        )
+        self._storage, self._database_rng = storage, stream(plan.seed, "database")
         self.peace = False
         self.processes: list[Process] = []
         self.on_life_ended: list[Callable[[Process, str], None]] = []
@@ -113,10 +115,18 @@ class World:
             rng=stream(self.plan.seed, "process", str(number)),
             feeds={cast.VENUE: self.seen.feed(number, self.feed)},
             brokers={name: self.seen.broker(number, broker) for name, broker in self.brokers.items()},
-            storage=self.seen.storage(number, self.storage),
+            # The door stands between the faults and the database: it notes what is committed, whatever the agent hears.
+            storage=FaultyStorage(
+                self.seen.storage(number, self._storage),
+                self.database,
+                self._database_rng,
+                before=Leg(median_s=0.002),
+                after=Leg(median_s=0.001),
+            ),
             files=self.files,
             keys={provider: [WebhookKey(cast.provider_secret(provider))] for provider in cast.PROVIDERS},
             operators=cast.operators(),
+            sinks=[self.pager],
             ended=self._life_ended,
         )
         self.processes.append(process)
@@ -204,6 +214,28 @@ class World:
     def spilt(self, client_id: str) -> bool:
         """That exit stands in a spill file."""
         return any(client_id in text for name, text in self.files.texts.items() if name.startswith("exits."))
+
+    # ---- what goes wrong (ChaosWorld)
+
+    def clock_skew(self, seconds: float) -> None:
+        """The machine's wall clock is wrong by so much from now on."""
+        self.clock.skew_s = seconds
+
+    def stall(self, seconds: float) -> None:
+        """Time passes, nothing runs."""
+        self.loop.stall(seconds)
+
+    def alerts_down(self, seconds: float) -> None:
+        """Nobody takes alerts for so long."""
+        self.pager.down.begin(seconds)
+
+    def logs_blocked(self, seconds: float) -> None:
+        """Log lines are lost for so long."""
+        SINK.blocked = True
+        self.loop.call_later(seconds, self._unblock_logs, context=Context())
+
+    def _unblock_logs(self) -> None:
+        SINK.blocked = False
 
     # ---- the operator
 
