@@ -83,11 +83,11 @@ class HaltWritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Who got an account's lease last, by what token, and since when."""
+    """Who got an account's lease last, by what token, and when (the first time with that token)."""
 
     at: float
     fence: int
-    life: int
+    owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +273,8 @@ class _LeasesDoor(_Door):
         fence = await self._inner.acquire(connection_id, owner, ttl_s)
         if fence is not None:
             known = self._seen.leases.get(connection_id)
-            if known is None or (known.fence, known.life) != (fence, self._life):
-                self._seen.leases[connection_id] = Lease(at=self._seen.now(), fence=fence, life=self._life)
+            if known is None or known.fence != fence:
+                self._seen.leases[connection_id] = Lease(at=self._seen.now(), fence=fence, owner=owner)
         return fence
 
 

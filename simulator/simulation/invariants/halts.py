@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from simulator.simulation.evidence import Operated
 from simulator.simulation.invariants.check import Check, Final, Violation
 from simulator.simulation.invariants.doors import HaltWritten, Sent
 from simulator.simulation.invariants.facts import PREFIX, Facts
 from srm_agent.domain.accounts import ConnectionState, HaltScope
-from srm_agent.domain.ids import ConnectionId
+from srm_agent.domain.ids import ConnectionId, ProviderKey
 from srm_agent.domain.orders import OrderIntent, OrderPurpose
 
 STOPPED = (ConnectionState.FLATTENING, ConnectionState.HALTED)
@@ -100,7 +101,7 @@ class HaltsHold(Check):
     def _read(self, at: float) -> None:
         acts = self.evidence.operated
         for act in acts[self._operated :]:
-            key = (HaltScope(act.scope), act.key)
+            key = _key(act)
             if act.act == "resume" and act.answered:
                 self._lift(key, act.at)
             elif act.act != "resume" and act.answered:
@@ -167,16 +168,20 @@ class HaltsHold(Check):
         for clear in self._clears:
             self.checked += 1
             asked = any(
-                act.act == "resume"
-                and (act.scope, act.key) == (clear.scope.value, clear.key)
-                and abs(act.at - clear.at) <= ANSWER_S
+                act.act == "resume" and _key(act) == (clear.scope, clear.key) and abs(act.at - clear.at) <= ANSWER_S
                 for act in self.evidence.operated
             )
             if not asked or not clear.operator:
                 yield self.broken(
                     at,
-                    f"halt {clear.scope.value} {clear.key} was cleared at {clear.at:.3f} by {clear.operator!r} alone",
+                    f"halt {clear.scope.value} {clear.key} was cleared at {clear.at:.3f} by {clear.operator!r} unasked",
                 )
+
+
+def _key(act: Operated) -> Key:
+    """As the agent keeps it: the control API takes `alpha` for `channel_source:alpha`."""
+    scope = HaltScope(act.scope)
+    return scope, str(ProviderKey.parse(act.key)) if scope is HaltScope.PROVIDER else act.key
 
 
 class FlatInTime(Check):
