@@ -90,6 +90,7 @@ class InProcessFeed:
             contract_size=ONE,
             min_notional=terms.min_notional,
             stops_distance=terms.stops_level,
+            freeze_distance=terms.freeze_level,
             max_leverage=terms.max_leverage,
             tradable=self._venue.state_of(terms.symbol_id) in TRADABLE,
         )
