@@ -39,8 +39,10 @@ from srm_agent.supervision.watchdog import NoDump, StallDump, Watchdog
 log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-READY_PATIENCE_S = 7.0
-"""Connections that are not in step by then start REDUCING; signals are taken up all the same. Ready within 10 s."""
+READY_PATIENCE_S = 10.0
+"""Connections that are not in step by then are REDUCING; signals are taken up all the same."""
+MANAGER_PATIENCE_S = 5.0
+"""By then the service manager hears READY (10 s from the start of the process), whoever is still REDUCING."""
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
@@ -251,15 +253,19 @@ class Daemon:
 
     async def _watch_readiness(self) -> None:
         """Ready when every connection was in step once, or after ten seconds with those that are not REDUCING."""
-        deadline = self._parts.clock.monotonic() + READY_PATIENCE_S
-        while self._waiting_for and self._parts.clock.monotonic() < deadline:
+        began, told = self._parts.clock.monotonic(), False
+        while self._waiting_for and (waited := self._parts.clock.monotonic() - began) < READY_PATIENCE_S:
             for account in self._parts.accounts:
                 leased = account.leased or self.supervisor.unread
                 if account.desk.synced and leased and account.equity() is not None:
                     self._waiting_for.discard(account.member.connection_id)
+            if waited >= MANAGER_PATIENCE_S and not told:
+                told = True
+                self.supervisor.ready()
             await asyncio.sleep(0.05)
         self.ready.set()
-        self.supervisor.ready()
+        if not told:
+            self.supervisor.ready()
         log.info("ready", connections=len(self._parts.accounts), not_in_step=sorted(self._waiting_for))
         await asyncio.Event().wait()
 
