@@ -20,7 +20,7 @@ from srm_agent.ports import History, Journal, Leases, ProtectionStore, SignalLog
 
 READS = frozenset(
     {
-        *("unsettled", "open_legs", "known_fills", "decided", "settled_since"),
+        *("unsettled", "open_legs", "known_fills", "decided", "settled_since", "legs", "orders_of"),
         *("mark", "halts", "unfinished", "opening", "closed_before_open", "closed_trades", "recent_measures"),
     }
 )

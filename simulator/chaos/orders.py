@@ -94,12 +94,13 @@ def executed_late(world: ChaosWorld, rng: Random) -> str:
 def told_twice(world: ChaosWorld, rng: Random) -> str:
     """Fills, reports, replies and requests twice."""
     broker = any_broker(world, rng)
-    broker.mischief.echoes += rng.randint(2, 8)
+    echoes = rng.randint(2, 8)
+    broker.mischief.echoes += echoes
     if rng.random() < 0.5:
         broker.network.repeat_reply(draw_seconds(rng, 0, 3))
     if rng.random() < 0.5:
         broker.network.repeat_request(draw_seconds(rng, 0, 3), ENTRY, EXIT)
-    return f"{broker.account_id}: the next events come twice"
+    return f"{broker.account_id}: the next {echoes} fills and reports come twice"
 
 
 @registered("B8")
