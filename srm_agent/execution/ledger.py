@@ -113,6 +113,8 @@ class Ledger:
         before = self.tickets.get(report.client_id)
         if before is None:
             return ()
+        if before.state.settled and all(fill.fill_id in self._counted for fill in report.fills):
+            return ()  # it ended, and nothing of this is new
         changes = [change for fill in report.fills for change in self.take_fill(fill)]
         known = self.tickets[report.client_id]
         after = absorb_report(known, report, finality=self._finality(), now=now)
@@ -210,6 +212,8 @@ class Ledger:
 
     def _count(self, fill: Fill) -> tuple[Change, ...]:
         before = self.tickets.get(fill.client_id) if fill.client_id else None
+        if before is not None and before.state.settled and fill.fill_id in self._counted:
+            return ()
         ticket = absorb_fill(before, fill) if before is not None else None
         if ticket is not None:
             self.tickets[ticket.intent.client_id] = ticket
@@ -231,7 +235,9 @@ class Ledger:
         if ticket is not None and entry:
             grown = leg_rules.opened(leg, fill, ticket.intent.lot)
         else:
-            grown = leg_rules.reduced(leg, fill, self._contract_size(leg.symbol))
+            # The order says why it was sent, also after a restart.
+            closing = leg if ticket is None else replace(leg, closing_as=_reason(ticket) or leg.closing_as)
+            grown = leg_rules.reduced(closing, fill, self._contract_size(leg.symbol))
         self._place(grown)
         return (
             Change(
@@ -287,3 +293,7 @@ class Ledger:
         else:
             self.ended.pop(leg.leg_id, None)
             self.legs[leg.leg_id] = leg
+
+
+def _reason(ticket: Ticket) -> CloseReason | None:
+    return CloseReason(ticket.intent.reason) if ticket.intent.reason in list(CloseReason) else None

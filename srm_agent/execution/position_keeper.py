@@ -34,6 +34,7 @@ LOOK_S = 2.0
 HURRY_S = 0.5
 """While something is being mended, or has not been read back yet."""
 NAKED_CLOSE_S = 30.0
+ASK_AGAIN_S = 4.0
 FLAG_AFTER_S = 1.0
 """A looser stop is taken for somebody's wish (policy `flag`) only when a second read confirms it."""
 WIDER = Decimal("1.5")
@@ -51,8 +52,8 @@ class Bare:
     tries: int = 0
     room: Decimal = ZERO
     """Distance from the market that refusals have taught us."""
-    stand_in: Decimal | None = None
-    """A looser stop that the broker took while ours is too near to the market; we watch ours ourselves meanwhile."""
+    asked: float = float("-inf")
+    """When a stop was last asked for."""
     told: bool = False
     closing: bool = False
 
@@ -77,10 +78,6 @@ class PositionKeeper:
         if leg_id is not None:
             self._unread[leg_id] = None
         self._wake.set()
-
-    def bare(self) -> list[LegId]:
-        """Legs that lack their stop, as far as is known."""
-        return [leg_id for leg_id, found in self._bare.items() if found.stand_in is None]
 
     async def run(self) -> None:
         """Look for ever."""
@@ -190,17 +187,17 @@ class PositionKeeper:
         if touch is not None and room_to(leg.side, wanted, touch) <= 0:
             return self._close(leg, bare, f"the market has passed its stop {plain(wanted)}")
         stop = self._settable(leg, touch, instrument, bare)
-        if state is not Cover.LOOSER:
-            bare.stand_in = None
-        elif self._left_alone(leg, position, bare, now):
+        if state is Cover.LOOSER and self._left_alone(leg, position, bare, now):
             return None
-        elif position.stop_loss is not None and int(leg.side) * (stop - position.stop_loss) <= 0:
-            bare.stand_in = position.stop_loss  # as near as the broker takes it: the rest is watched from here
-            return None
-        if bare.stand_in is None and now - bare.since >= NAKED_CLOSE_S:
-            self._close(leg, bare, f"no stop could be set for {NAKED_CLOSE_S:.0f} s")
+        if now - bare.since >= NAKED_CLOSE_S:
+            self._close(leg, bare, f"its stop could not be set for {NAKED_CLOSE_S:.0f} s")
         if frozen(leg.side, position.stop_loss, touch, instrument):
             return None
+        if state is Cover.LOOSER and position.stop_loss and int(leg.side) * (stop - position.stop_loss) <= 0:
+            # As near as the broker seems to take it: we watch the rest of the way, and ask for ours now and then.
+            if now - bare.asked < ASK_AGAIN_S:
+                return None
+            stop = wanted
         if not bare.told and bare.tries:
             self._tell_once(leg, position, bare)
         await self._set(leg, position, stop, bare, touch)
@@ -210,7 +207,7 @@ class PositionKeeper:
         """Whether the policy leaves a stop alone that somebody has loosened; it is then the leg's own."""
         if self._desk.stop_policy(leg).foreign_change is not ForeignStopChange.FLAG:
             return False
-        if bare.found is not Cover.LOOSER or bare.stand_in is not None:
+        if bare.found is not Cover.LOOSER or bare.tries:
             return False
         if now - bare.since >= FLAG_AFTER_S:
             self._adopt(leg, position, "page", "looser stop")
@@ -236,6 +233,7 @@ class PositionKeeper:
 
     async def _set(self, leg: Leg, position: BrokerPosition, stop: Decimal, bare: Bare, touch: Decimal | None) -> None:
         bare.tries += 1
+        bare.asked = self._clock.monotonic()
         # A target that the market has passed would have the stop refused with it: only the first try carries it.
         target = leg.take_profit if bare.tries == 1 and position.take_profit is None else None
         self._unread[leg.leg_id] = None
@@ -251,7 +249,6 @@ class PositionKeeper:
                 most = WIDEST * abs((leg.entry_price or touch) - wanted_stop(leg))
                 bare.room = min(most, max(bare.room, room_to(leg.side, stop, touch)) * WIDER)
         else:
-            bare.stand_in = None if stop == wanted_stop(leg) else stop
             log.warning("stop set again", leg=leg.leg_id, stop=plain(stop), was=bare.found.value, tries=bare.tries)
 
     def _close(self, leg: Leg, bare: Bare, why: str) -> None:
