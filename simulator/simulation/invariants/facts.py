@@ -10,6 +10,7 @@ from typing import TypeVar
 from simulator.records import ExecType, Execution, SimOrder, StopKind
 from simulator.simulation.evidence import Evidence
 from simulator.terms import SymbolState
+from srm_agent.domain.accounts import ConnectionState
 from srm_agent.domain.ids import ClientOrderId, ConnectionId, SignalId, Symbol, client_order_id
 from srm_agent.domain.signals import OpenSignal
 from srm_agent.domain.trades import Leg, LegState
@@ -78,6 +79,8 @@ class Facts:
         self.crossed: dict[tuple[ConnectionId, str], float] = {}
         """When others (or a position's own stop) last traded a symbol."""
         self._holdings: dict[tuple[str, str], Holding] = {}
+        self.states: dict[ConnectionId, ConnectionState | None] = dict.fromkeys(evidence.connections)
+        """What the living agent says of its accounts at this tick."""
         self._serving_since: float | None = None
         self._good_since: dict[ConnectionId, float | None] = dict.fromkeys(evidence.connections)
         self.database_since: float | None = evidence.now()
@@ -96,6 +99,7 @@ class Facts:
         """Look at the world."""
         self._serving_since = self._served(at)
         for connection in self.evidence.connections:
+            self.states[connection] = self.evidence.state_of(connection)
             if self._serving_since is None or not self.evidence.reachable(connection):
                 self._good_since[connection] = None
             elif self._good_since[connection] is None:

@@ -121,7 +121,7 @@ class HaltsHold(Check):
         works = self.evidence.disk_works()
         for connection in self.evidence.connections:
             key = (HaltScope.CONNECTION, str(connection))
-            if self.evidence.state_of(connection) in STOPPED and at - self._lifted.get(key, -LIFTING_S) >= LIFTING_S:
+            if self.facts.states[connection] in STOPPED and at - self._lifted.get(key, -LIFTING_S) >= LIFTING_S:
                 self._latch(key, at, "the agent says so", durable=works)
 
     def _latch(self, key: Key, at: float, source: str, *, durable: bool) -> None:
@@ -154,7 +154,7 @@ class HaltsHold(Check):
             known = self._latches.get((HaltScope.CONNECTION, str(connection)))
             if not known or known[-1].until is not None or connection in self._told:
                 continue
-            state = self.evidence.state_of(connection)
+            state = self.facts.states[connection]
             if state is not None and self.facts.good_since(connection) is not None:
                 self.checked += 1
                 if state not in STOPPED:
@@ -203,7 +203,7 @@ class FlatInTime(Check):
     def on_tick(self, at: float) -> Iterable[Violation]:
         """Accounts that are being, or have been, flattened."""
         for connection in self.evidence.connections:
-            state = self.evidence.state_of(connection)
+            state = self.facts.states[connection]
             if state is ConnectionState.FLATTENING:
                 if connection not in self._flattening:
                     self._flattening.add(connection)
