@@ -44,6 +44,7 @@ from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
 from srm_agent.roster import Member, Roster, roster_of
 from srm_agent.settings import Settings
+from srm_agent.stop_terms import risk_cap_of, stop_policy_of
 from srm_agent.supervision.learning_fuse import Fuse, FusedForecaster, FusedScorer
 from srm_agent.supervision.notify import Manager, NoManager
 from srm_agent.supervision.watchdog import NoDump, StallDump
@@ -246,6 +247,8 @@ def _account(
             gate=lambda intent: flow.gate(account, intent),
             spill=SpillFile(files, member.connection_id),
             listener=flow,
+            stop_policy=lambda leg: stop_policy_of(account, leg),
+            risk_cap=lambda leg: risk_cap_of(account, leg),
         )
     )
     limits = GuardLimits(
