@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import cast
 
+from simulator.records import OrderTicket
 from srm_agent.domain.accounts import AccountSnapshot, Halt, HaltScope, ProtectionMark
 from srm_agent.domain.decisions import Decision
 from srm_agent.domain.events import AccountEvent, FeedEvent, Resync, StreamDown
@@ -184,6 +185,11 @@ class Seen:
             )
             for tell in self.on_settled:
                 tell(end)
+
+    def stop_sent(self, ticket: OrderTicket) -> Decimal | None:
+        """The stop that left with an order, whatever the broker made of it; the ticket's if nobody saw it leave."""
+        calls = self.sent.get(ClientOrderId(ticket.link_id))
+        return calls[-1].intent.stop_loss if calls else ticket.stop_loss
 
     def handed(self, life: int, intent: OrderIntent) -> Sent:
         """An order goes to the broker now."""

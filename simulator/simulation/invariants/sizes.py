@@ -29,7 +29,8 @@ class RiskCapped(Check):
     """INV-11: what an accepted entry loses from its worst price (its limit, else the touch that was decided on) to its
     stop is at most the recorded equity x `max_risk`, in account currency.
 
-    The stop is the ticket's: buffered and rounded. A gap through it is the market's, not the order's.
+    The stop is the one that left with the order: a broker that drops it (B10) is INV-4's trouble, and a gap through it
+    the market's.
     """
 
     name = "INV-11"
@@ -43,16 +44,15 @@ class RiskCapped(Check):
         ticket, decision = order.ticket, entry.decision
         text = f"{order.account_id}: entry {ticket.link_id} of {ticket.lots:f} lots"
         worst = worst_price(ticket, decision)
-        if ticket.stop_loss is None or worst is None or "equity" not in decision.inputs:
+        stop = self.seen.stop_sent(order.ticket)
+        if stop is None or worst is None or "equity" not in decision.inputs:
             yield self.broken(at, f"{text} has no stop, no price or no equity that bounds its risk")
             return
         rate = Decimal(decision.inputs.get("conversion", "1"))
-        risk = ticket.lots * abs(worst - ticket.stop_loss) * CONTRACT * rate
+        risk = ticket.lots * abs(worst - stop) * CONTRACT * rate
         cap = Decimal(decision.inputs["equity"]) * self.evidence.max_risk
         if risk > cap:
-            yield self.broken(
-                at, f"{text} risks {risk:f} from {worst:f} to its stop {ticket.stop_loss:f}, the cap is {cap:f}"
-            )
+            yield self.broken(at, f"{text} risks {risk:f} from {worst:f} to its stop {stop:f}, the cap is {cap:f}")
 
 
 class LotsFit(Check):
@@ -147,7 +147,7 @@ class LotsFit(Check):
 class DecisionsExplain(Check):
     """INV-18: each step of each decision in the database is recomputed from its own text, bit for bit; the steps chain
     from nothing to the decision's lot, its stop is the planned stop moved by the buffer, its planned risk follows from
-    lot, touch and stop, and the order accepted at the venue has that lot and that stop.
+    lot, touch and stop, and the order accepted at the venue has that lot and left with that stop.
 
     The verdict of the filter is not recomputed: its thresholds are the policy's, of which the row has the version.
     """
@@ -163,10 +163,10 @@ class DecisionsExplain(Check):
         decision, ticket = entry.decision, order.ticket
         if decision is None or not decision.accepted:
             yield self.broken(at, f"{order.account_id}: entry {ticket.link_id} has no accepting decision")
-        elif (decision.lot, decision.stop_loss) != (ticket.lots, ticket.stop_loss):
+        elif (decision.lot, decision.stop_loss) != (ticket.lots, stop := self.seen.stop_sent(ticket)):
             yield self.broken(
                 at,
-                f"{order.account_id}: entry {ticket.link_id} has {ticket.lots:f} lots and stop {ticket.stop_loss}, "
+                f"{order.account_id}: entry {ticket.link_id} has {ticket.lots:f} lots and stop {stop}, "
                 f"its decision {decision.lot} and {decision.stop_loss}",
             )
 

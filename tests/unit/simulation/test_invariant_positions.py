@@ -238,10 +238,15 @@ async def test_too_much_risk_breaks_inv_11() -> None:
 
 
 async def test_an_entry_without_a_stop_breaks_inv_11() -> None:
-    """Nothing bounds its risk."""
+    """Nothing bounds its risk; a broker that drops the stop of an order is no fault of the order."""
     court = a_court()
     court.place(await court.commit(an_entry()), stop_loss=None)
     assert "no stop" in court.found("INV-11")[0]
+    twin = a_court()
+    intent = await twin.commit(an_entry())
+    twin.send(intent)
+    twin.place(intent, stop_loss=None)
+    assert twin.verdict == []
 
 
 @pytest.mark.parametrize("lot", ["0.0305", "0.0001", "101", "NaN", "Infinity"])
