@@ -49,11 +49,13 @@ class Refusal:
 def wire_order(intent: OrderIntent, instrument: Instrument) -> WireOrder | Refusal:
     """The request for an intent. Lots round down to the grid, price caps towards the cap, never beyond it.
 
-    An exit larger than one order may be is cut to the largest (the caller loops until flat); an entry is refused.
+    An exit larger than one order may be is cut to the largest (the caller loops until flat); an entry is refused. What
+    an exit has below the smallest order goes out exactly as it is: whether dust may be closed is the venue's to say.
     """
     lot = floor_to_step(intent.lot, instrument.lot_step)
     if intent.reduce is not None:
         lot = min(lot, floor_to_step(instrument.lot_max, instrument.lot_step))
+        lot = lot if lot >= instrument.lot_min else intent.lot
     refusal = _refused(intent, instrument, lot)
     if refusal is not None:
         return refusal
@@ -82,7 +84,8 @@ def _refused(intent: OrderIntent, instrument: Instrument, lot: Decimal) -> Refus
         return Refusal(
             "INVALID_REQUEST", f"client id must have 1 to {MAX_CLIENT_ID} characters, was {intent.client_id!r}"
         )
-    if lot < instrument.lot_min or lot > instrument.lot_max:
+    least = ZERO if intent.reduce is not None else instrument.lot_min
+    if lot <= ZERO or lot < least or lot > instrument.lot_max:
         return Refusal(
             "INVALID_VOLUME",
             f"lot must be {plain(instrument.lot_min)} to {plain(instrument.lot_max)}, was {plain(intent.lot)}",

@@ -70,6 +70,19 @@ def test_large_exit_is_cut_and_large_entry_refused() -> None:
     assert refusal.code == "INVALID_VOLUME"
 
 
+def test_dust_leaves_exactly_as_it_is_and_only_as_an_exit() -> None:
+    """Below the smallest order the venue is asked, not guessed; off the grid the part on it goes first."""
+    terms = replace(BTC, lot_min=Decimal("0.01"))
+    for lot, amount in (("0.005", "0.005"), ("0.0005", "0.0005"), ("0.0105", "0.01"), ("0.01", "0.01")):
+        order = wire_order(replace(EXIT, lot=Decimal(lot)), terms)
+        assert isinstance(order, WireOrder)
+        assert order.amount == amount
+    for intent in (replace(ENTRY, lot=Decimal("0.005")), replace(EXIT, lot=Decimal(0))):
+        refusal = wire_order(intent, terms)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "INVALID_VOLUME"
+
+
 @given(
     lot=st.decimals(min_value="0.0001", max_value="10", places=5),
     cap=st.decimals(min_value="100", max_value="100000", places=3),
