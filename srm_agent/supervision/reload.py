@@ -18,7 +18,7 @@ from srm_agent.settings import Settings
 
 _COPY = "size_mode|risk_per_trade|fixed_lot|risk_multiplier|max_lot|max_positions|max_risk|max_open_risk|max_drawdown"
 _LIMITS = "max_drawdown|daily_loss|daily_base|equity_max_age_s|close_interval_s"
-_AT_RUN_TIME = re.compile(rf"policies\..+|protection\.({_LIMITS})|connections\.[^.]+\.({_COPY})")
+_AT_RUN_TIME = re.compile(rf"policies\..+|protection\.({_LIMITS})|connections\..+\.({_COPY})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +71,17 @@ class Reloader:
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object], *, at_run_time: bool) -> tuple[str, ...]:
+    """A connection that came or went is one difference, its id, and waits."""
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    chosen = [key for key in keys if bool(_AT_RUN_TIME.fullmatch(key)) is at_run_time]
+    partial = [key for key in keys if key.endswith(".id") or not _came_or_went(key, old, new)]
+    chosen = [key for key in partial if bool(_AT_RUN_TIME.fullmatch(key)) is at_run_time]
     return tuple(f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}" for key in chosen)
+
+
+def _came_or_went(key: str, old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+    table, _, rest = key.partition(".")
+    identity = f"connections.{rest.rpartition('.')[0]}.id"
+    return table == "connections" and not (identity in old and identity in new)
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from srm_agent.daemon import Daemon, DaemonParts
+from srm_agent.daemon import Daemon, DaemonParts, Ending
 from srm_agent.domain.accounts import ConnectionState
 from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.ids import ProviderKey
@@ -141,7 +141,7 @@ class Life:
     daemon: Daemon
     door: Door
     stop: asyncio.Event
-    task: asyncio.Task[None]
+    task: asyncio.Task[Ending]
 
     async def end(self) -> None:
         """Stop in order."""
