@@ -38,7 +38,8 @@ class Spell:
 
     def begin(self, seconds: float = inf) -> None:
         """From now on, for so long (without end unless told); one that lasts longer already stays."""
-        self._until = max(self._until, self._now() + seconds)
+        # What has no end needs no clock: it may begin before there is a loop.
+        self._until = inf if seconds == inf else max(self._until, self._now() + seconds)
 
     def end(self) -> None:
         """At once."""
@@ -47,8 +48,8 @@ class Spell:
     @property
     def on(self) -> bool:
         """It lasts."""
-        # Most spells never begin: those need no clock.
-        return self._until > -inf and self._now() < self._until
+        # Most spells never begin: those need no clock either.
+        return self._until > -inf and (self._until == inf or self._now() < self._until)
 
 
 class Waiting(Generic[Item]):
