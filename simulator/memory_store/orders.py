@@ -51,7 +51,6 @@ _DECISION = Columns[Decision](
             ("lot", "limit_price", "stop_loss", "planned_stop", "stop_buffer", "take_profit", "planned_risk"),
             known(written),
         ),
-        "decided_at": instant,
     }
 )
 _log = structlog.get_logger("srm_agent.store.journal")
@@ -141,16 +140,21 @@ def _entries(tables: Tables, ids: Iterable[ClientOrderId]) -> list[OrderEntry]:
 
 def _add_decisions(tables: Tables, decisions: Sequence[Decision]) -> None:
     new = {found.decision_id: found for found in decisions if found.decision_id not in tables.decisions}
-    for decision in new.values():
+    records = [_record(decision) for decision in new.values()]
+    for decision in records:
         if decision.lot is not None:
             exact(decision.lot)
-        steps = tuple(
-            Step(step.rule, mapping(step.inputs), written(step.lot_in), written(step.lot_out))
-            for step in decision.steps
-        )
-        tables.decisions.put(decision.decision_id, replace(_DECISION.stored(decision), steps=steps))
+        tables.decisions.put(decision.decision_id, replace(decision, decided_at=instant(decision.decided_at)))
         others = tables.deciders.get(decision.signal_id) or ()
         tables.deciders.put(decision.signal_id, tuple(sorted((*others, decision.connection_id))))
+
+
+def _record(decision: Decision) -> Decision:
+    """A decision as its canonical text gives it back. Raises InvalidOperation for a signalling NaN."""
+    steps = tuple(
+        Step(step.rule, mapping(step.inputs), written(step.lot_in), written(step.lot_out)) for step in decision.steps
+    )
+    return replace(_DECISION.stored(decision), steps=steps)
 
 
 def _add_order(tables: Tables, intent: OrderIntent) -> None:

@@ -225,6 +225,22 @@ async def test_an_older_picture_of_a_leg_changes_nothing(store: KeptStore, a: Va
     assert list(await store.journal.open_legs(C1)) == [reopened, a.leg("s2")]
 
 
+async def test_a_moved_stop_is_kept(store: KeptStore, a: Values) -> None:
+    """A leg that has come no further takes its newer stop, target and reason: the last picture of equal progress."""
+    await recorded(store, a)
+    moved = a.open_leg(stop_loss=Decimal("1.0790"), take_profit=Decimal("1.09"), closing_as=CloseReason.PROVIDER)
+    await store.journal.update([a.filled(), a.update(leg=moved)])
+    assert list(await store.journal.open_legs(C1)) == [moved]
+
+
+async def test_a_late_execution_is_flagged_without_its_sum(store: KeptStore, a: Values) -> None:
+    """An execution that was not known is enough to flag a refused order, though the report's sum does not say so."""
+    await recorded(store, a)
+    await store.journal.update([a.update(OrderState.REJECTED, code="NO")])
+    await store.journal.update([a.update(OrderState.REJECTED, code="NO", fills=(a.fill(),))])
+    assert [(row.code, row.filled_lot) for row in await store.book.orders()] == [("LATE_FILL", Decimal(0))]
+
+
 async def test_a_leg_nobody_recorded_is_inserted(store: KeptStore, a: Values) -> None:
     """A leg that comes with fills alone (an adoption) is kept, and told to have no entry log once it is open."""
     with capture_logs() as told:
