@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_SECONDS ?= 90
+KILLS ?= 100
+DB ?= sqlite
 SEED ?= 7
 
-.PHONY: help demo test check format lock bench soak clean
+.PHONY: help demo test check format lock bench soak soak-kill clean
 
 help:
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "SRM agent needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 1; }
@@ -43,6 +45,9 @@ format: $(VENV)/.dev ## put the code into shape
 
 soak: $(VENV)/.dev ## the longer runs
 	@SRM_TEST_PROFILE=soak $(BIN)/pytest -q tests
+
+soak-kill: $(VENV)/.dev ## kill -9 on real processes over sockets, and count (KILLS=100 DB=sqlite)
+	@$(BIN)/python -m tests.soak.kill --kills $(KILLS) --db $(DB)
 
 bench: $(VENV)/.dev ## measured hot paths beside a reference in the same run
 	@$(BIN)/python -m tests.benchmarks

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +24,7 @@ from rich.table import Table
 from srm_agent.failpoints import CRASH_POINTS
 from tests.soak.kill_judge import Kind, count
 from tests.soak.kill_points import OWED, POINTS, points_in_source
-from tests.soak.kill_run import RANDOM, STARTING, Outcome, Soak
+from tests.soak.kill_run import RANDOM, STARTING, Outcome, Soak, plan
 
 READY_P99_S = 10.0
 COUNTED = (Kind.DUPLICATE, Kind.ORPHAN, Kind.LOST, Kind.UNRESOLVED)
@@ -39,12 +42,17 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def last_line(outcome: Outcome) -> str:
+def hit(outcome: Outcome, points: Sequence[str]) -> list[str]:
+    """Those of the crash points at which a daemon died."""
+    return [point for point in points if outcome.kills[point]]
+
+
+def last_line(outcome: Outcome, points: Sequence[str]) -> str:
     """What a caller reads: the counts, the restarts, the crash points; whatever else was found."""
     counts = count(outcome.findings)
     words = [f"kills {outcome.total}", *(f"{kind.value} {counts[kind]}" for kind in COUNTED)]
     words.append(f"restart p99 {percentile(outcome.restarts, 0.99):.1f} s")
-    words.append(f"points {len(outcome.hit)}/{len(outcome.points)} hit")
+    words.append(f"points {len(hit(outcome, points))}/{len(points)} hit")
     if counts[Kind.NAKED]:
         words.append(f"naked {counts[Kind.NAKED]}")
     if outcome.strange:
@@ -61,13 +69,13 @@ def points_asked(text: str) -> tuple[str, ...] | None:
     return names if all(name in POINTS for name in names) else None
 
 
-def passed(outcome: Outcome) -> bool:
+def passed(outcome: Outcome, points: Sequence[str]) -> bool:
     """Nothing counted, nothing strange, restarts in time, and every crash point asked for was hit."""
     return (
         not outcome.findings
         and not outcome.strange
         and percentile(outcome.restarts, 0.99) <= READY_P99_S
-        and len(outcome.hit) == len(outcome.points)
+        and len(hit(outcome, points)) == len(points)
     )
 
 
@@ -88,7 +96,7 @@ def show(outcome: Outcome, console: Console) -> None:
         f"restarts to ready {len(restarts)}: p50 {percentile(restarts, 0.5):.1f} s, "
         f"p99 {percentile(restarts, 0.99):.1f} s, max {max(restarts, default=0.0):.1f} s; "
         f"messages {outcome.sent}, acknowledged {outcome.acked}; orders {outcome.orders}, legs {outcome.legs}, "
-        f"closed trades {outcome.trades}; {outcome.seconds:.0f} s in all",
+        f"closed trades {outcome.trades}",
         highlight=False,
     )
     for finding in outcome.findings[:40]:
@@ -97,15 +105,21 @@ def show(outcome: Outcome, console: Console) -> None:
         console.print(f"strange: {text}", style="red", highlight=False, markup=False)
 
 
-async def soak(home: Path, kills: int, seed: int, points: Sequence[str], console: Console) -> Outcome:
-    """Run it; a bar on a terminal."""
-    run = Soak(home, kills, random.Random(seed), tuple(points))
-    if not console.is_terminal:
-        return await run.run()
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("kill -9", total=kills)
-        run.tell = lambda outcome: progress.update(task, completed=outcome.total)
-        return await run.run()
+async def soak(home: Path, lives: Sequence[str], seed: int, lanes: int, console: Console) -> Outcome:
+    """Run them in that many lanes at once, each with a venue, a disk and a daemon of its own; a bar on a terminal."""
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task("kill -9", total=len(lives))
+    runs = []
+    for lane in range(lanes):
+        place = home / f"lane{lane}"
+        place.mkdir(parents=True)
+        tell = partial(progress.advance, task)
+        runs.append(Soak(place, lives[lane::lanes], random.Random(seed * 1_000 + lane), tell))
+    outcome = Outcome()
+    with progress:
+        for one in await asyncio.gather(*(run.run() for run in runs)):
+            outcome.add(one)
+    return outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,23 +129,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--db", default="sqlite")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--points", default="all", help="crash points such as CP4,CP9; all (that exist), or none")
+    parser.add_argument("--lanes", type=int, default=2, help="venues and daemons at once: most of a restart is waiting")
     parser.add_argument("--home", type=Path, help="empty directory that is kept; by default one that is removed")
     asked = parser.parse_args(argv)
     if asked.db != "sqlite":
         parser.error(f"--db must be sqlite, was {asked.db!r}: MariaDB comes with issue C")
     if not 1 <= asked.kills <= 100_000:
         parser.error(f"--kills must be 1..100000, was {asked.kills}")
+    if not 1 <= asked.lanes <= 16:
+        parser.error(f"--lanes must be 1..16, was {asked.lanes}")
+    if asked.home is not None and asked.home.exists() and any(asked.home.iterdir()):
+        parser.error(f"--home must be an empty directory, {str(asked.home)!r} is not")
     points = points_asked(asked.points)
     if points is None:
         parser.error(f"--points must be all, none, or a list of {', '.join(POINTS)}, was {asked.points!r}")
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console, began = Console(width=None if sys.stdout.isatty() else 140), time.monotonic()
+    lives = plan(points, asked.kills, random.Random(asked.seed))
+    lanes = min(asked.lanes, len(lives))
     with tempfile.TemporaryDirectory(prefix="soak-kill-") as scratch:
         home = (asked.home or Path(scratch)).absolute()
-        home.mkdir(parents=True, exist_ok=True)
-        outcome = asyncio.run(soak(home, asked.kills, asked.seed, points, console))
+        outcome = asyncio.run(soak(home, lives, asked.seed, lanes, console))
     show(outcome, console)
-    sys.stdout.write(last_line(outcome) + "\n")
-    return 0 if passed(outcome) else 1
+    console.print(
+        f"{time.monotonic() - began:.0f} s in {lanes} lanes; load of this machine {os.getloadavg()[0]:.1f} "
+        f"on {os.cpu_count()} processors",
+        highlight=False,
+    )
+    sys.stdout.write(last_line(outcome, points) + "\n")
+    return 0 if passed(outcome, points) else 1
 
 
 if __name__ == "__main__":

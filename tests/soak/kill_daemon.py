@@ -25,7 +25,7 @@ from srm_agent.failpoints import VARIABLE
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 TOKEN = "operator-token-operator-token-1234"
-POLL_S = 0.02
+POLL_S = 0.05
 HEAD = """
 [agent]
 name = "soak"

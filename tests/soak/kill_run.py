@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,14 +61,19 @@ class Outcome:
     orders: int = 0
     legs: int = 0
     trades: int = 0
-    points: tuple[str, ...] = ()
-    """Crash points at which it was to die."""
-    seconds: float = 0.0
 
-    @property
-    def hit(self) -> list[str]:
-        """Crash points at which a daemon died."""
-        return [point for point in self.points if self.kills[point]]
+    def add(self, other: Outcome) -> None:
+        """What another soak found, too."""
+        self.kills += other.kills
+        self.missed += other.missed
+        self.restarts += other.restarts
+        self.findings += other.findings
+        self.strange += other.strange
+        self.sent += other.sent
+        self.acked += other.acked
+        self.orders += other.orders
+        self.legs += other.legs
+        self.trades += other.trades
 
     @property
     def total(self) -> int:
@@ -76,41 +81,37 @@ class Outcome:
         return self.kills.total()
 
 
+def plan(points: Sequence[str], kills: int, rng: random.Random) -> list[str]:
+    """In an order of chance: every crash point in turn for half of the kills, at least once; the rest at random."""
+    rounds = max(1, kills // 2 // len(points)) if points else 0
+    planned = (list(points) * rounds)[:kills]
+    planned += [RANDOM] * (kills - len(planned))
+    rng.shuffle(planned)
+    return planned
+
+
 @dataclass(slots=True)
 class Soak:
-    """Runs once. `points`: crash points to die at. `tell` hears of each kill."""
+    """Runs once, in an empty directory. `lives`: where each daemon is to die. `tell` is called after each kill."""
 
     home: Path
-    kills: int
+    lives: Sequence[str]
     rng: random.Random
-    points: tuple[str, ...]
-    tell: Callable[[Outcome], None] = lambda _: None
+    tell: Callable[[], None] = lambda: None
     outcome: Outcome = field(default_factory=Outcome)
     _traffic: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def run(self) -> Outcome:
         """From an empty disk to the judgement."""
-        began = time.monotonic()
-        self.outcome.points = self.points
         async with self._stage() as stage:
             self._traffic = spread(LOUD, "alpha", stage.sender)
-            for name in self._plan():
+            for name in self.lives:
                 for _ in range(TRIES):
                     if await self._life(stage, POINTS.get(name)):
                         break
-                self.tell(self.outcome)
+                self.tell()
             await self._end(stage)
-        self.outcome.seconds = time.monotonic() - began
         return self.outcome
-
-    def _plan(self) -> list[str]:
-        """In an order of chance: every crash point in turn for half of the kills, at least once; the rest at random."""
-        points = list(self.points)
-        rounds = max(1, self.kills // 2 // len(points)) if points else 0
-        planned = (points * rounds)[: self.kills]
-        planned += [RANDOM] * (self.kills - len(planned))
-        self.rng.shuffle(planned)
-        return planned
 
     @asynccontextmanager
     async def _stage(self) -> AsyncIterator[Stage]:
