@@ -306,6 +306,7 @@ class Desk:
         if lost is not None:
             self._write_leg(lost)
             self.exits.drop(lost.leg_id)
+            self.stops.forget(lost.leg_id)
             self._parts.listener.on_change(self, Change(leg=lost, ended=True))
 
     # ---- details

@@ -47,8 +47,9 @@ class StopChanges:
                 asyncio.get_running_loop().call_soon(failpoints.reached, "CP7")
                 await self._desk.broker.protect(self._desk.reference(leg), leg.symbol, stop_loss, take_profit)
         finally:
-            self._ended[leg.leg_id] = self._clock.monotonic()
-            self._desk.keeper.look_soon(leg.leg_id)
+            if leg.leg_id in self._desk.ledger.legs:
+                self._ended[leg.leg_id] = self._clock.monotonic()
+                self._desk.keeper.look_soon(leg.leg_id)
 
     def settled(self, leg: Leg, begun: float) -> bool:
         """Whether a read begun at that monotonic second shows no change of ours half done."""

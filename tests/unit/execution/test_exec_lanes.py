@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from simulator.latency import LatencyModel
+from srm_agent import failpoints
 from srm_agent.domain.decisions import ReasonCode
-from srm_agent.domain.orders import OrderIntent, OrderPurpose, OrderReport, OrderState
+from srm_agent.domain.orders import OrderIntent, OrderPurpose, OrderReport, OrderState, Outcome
 from srm_agent.domain.trades import CloseReason, LegState
 from srm_agent.errors import BrokerUnreachable, NotAuthorised, OutcomeUnknown, StoreUnavailable
 from tests.unit.execution.conftest import Bench, Twisted, a_leg, an_entry, desk_at_work, until
@@ -83,6 +86,119 @@ async def test_unknown_counts_as_filled_until_it_is_resolved(tmp_path: Path) -> 
         assert bench.leg(leg).state is LegState.NEVER_OPENED
         asked = twisted(bench).calls.count("lookup")
         assert 20 < asked < 60  # backing off to one in two seconds
+
+
+async def test_look_ups_that_fail_count_nothing_and_reset_nothing(tmp_path: Path) -> None:
+    """Every second look-up fails: those that succeed still follow each other (F3), and five after finality end it."""
+    asked: list[str] = []
+
+    def wrap(real: Any) -> Any:
+        broker = Twisted(real)
+
+        async def lookup(*args: Any) -> Any:
+            asked.append("ok" if len(asked) % 2 else "failed")
+            if asked[-1] == "failed":
+                raise BrokerUnreachable("502")
+            return await real.lookup(*args)
+
+        broker.twists["lookup"] = lookup
+        return broker
+
+    async with desk_at_work(tmp_path, wrap=wrap) as bench:
+        bench.broker.faults.add("v5/order/create", "reset_before")
+        leg = await bench.enter(wait=False)
+        finality = bench.desk.broker.capabilities.finality_s
+        took = await until(lambda: not bench.desk.ledger.unsettled())
+        ticket = bench.desk.ledger.tickets[ENTRY]
+        assert (ticket.state, ticket.code, ticket.final_absences) == (OrderState.ABANDONED, "ABSENT", 5)
+        assert took >= finality
+        assert ticket.absences == asked.count("ok")
+        assert bench.leg(leg).state is LegState.NEVER_OPENED
+
+
+async def test_not_found_for_three_seconds_is_not_refused(tmp_path: Path) -> None:
+    """Look-ups say ABSENT for three seconds, then the order is there (F2): UNKNOWN and reserved meanwhile."""
+    states: list[OrderState] = []
+
+    def wrap(real: Any) -> Any:
+        broker = Twisted(real)
+
+        async def lookup(client_id: Any, symbol: Any) -> Any:
+            states.append(holder[0].desk.ledger.tickets[ENTRY].state)
+            if asyncio.get_running_loop().time() < holder[1] + 3:
+                return OrderReport(client_id=client_id, outcome=Outcome.ABSENT)
+            return await real.lookup(client_id, symbol)
+
+        async def submit(intent: OrderIntent) -> OrderReport:
+            listeners = list(holder[0].venue._listeners)
+            holder[0].venue._listeners.clear()
+            await real.submit(intent)
+            holder[0].venue._listeners[:] = listeners
+            raise TimeoutError
+
+        broker.twists |= {"lookup": lookup, "submit": submit}
+        return broker
+
+    holder: list[Any] = []
+    async with desk_at_work(tmp_path, wrap=wrap) as bench:
+        holder += [bench, asyncio.get_running_loop().time()]
+        leg = await bench.enter(wait=False)
+        assert bench.desk.ledger.busy(leg.symbol)
+        await until(lambda: bench.leg(leg).state is LegState.OPEN)
+        assert set(states) <= {OrderState.UNKNOWN}
+        assert len(states) >= 4
+        assert bench.orders() == [ENTRY]
+
+
+async def test_one_not_found_at_the_start_proves_nothing(tmp_path: Path) -> None:
+    """An order that lives at the broker is not found once after the restart (F6): it is asked about again."""
+    async with desk_at_work(tmp_path) as bench:
+        leg, entry = a_leg(), an_entry(a_leg())
+        await bench.journal.record([], [entry], [leg])
+        await bench.broker.submit(entry)
+        once = [OrderReport(client_id=entry.client_id, outcome=Outcome.ABSENT)]
+
+        def wrap(real: Any) -> Any:
+            broker = Twisted(real)
+
+            async def lookup(*args: Any) -> Any:
+                return once.pop() if once else await real.lookup(*args)
+
+            broker.twists["lookup"] = lookup
+            return broker
+
+        async with desk_at_work(tmp_path, venue=bench.venue, store=bench.store, wrap=wrap) as after:
+            await until(lambda: not after.desk.ledger.unsettled())
+            assert after.desk.ledger.tickets[entry.client_id].state is OrderState.FILLED
+            assert after.leg(leg).state is LegState.OPEN
+
+
+async def test_a_doubt_ends_soon_after_finality(tmp_path: Path) -> None:
+    """The request was lost before the broker: five look-ups after F take less than five seconds (B4)."""
+    async with desk_at_work(tmp_path) as bench:
+        bench.broker.faults.add("v5/order/create", "reset_before")
+        await bench.enter(wait=False)
+        finality = bench.desk.broker.capabilities.finality_s
+        assert finality <= await until(lambda: not bench.desk.ledger.unsettled()) <= finality + 5
+
+
+async def test_crash_points_are_passed_in_their_order(tmp_path: Path) -> None:
+    """Committed and not sent, sent and not answered, answered and not journalled, open and its stop not read back."""
+    seen: list[tuple[str, int]] = []
+    async with desk_at_work(tmp_path, latency=LatencyModel.typical(random.Random(1))) as bench:
+        failpoints.arm(lambda point: seen.append((point, len(bench.orders()))))
+        try:
+            leg = await bench.enter()
+            await asyncio.sleep(1)
+            bench.desk.moves.want(leg, Decimal(59_200), None)
+            await asyncio.sleep(1)
+        finally:
+            failpoints.arm(None)
+        points = [point for point, _ in seen]
+        assert points[:2] == ["CP3", "CP4"]
+        assert sorted(points) == ["CP3", "CP4", "CP5", "CP6", "CP6", "CP7"]
+        assert points[-2:] == ["CP7", "CP6"]
+        assert dict(reversed(seen)) == {"CP3": 0, "CP4": 0, "CP5": 1, "CP6": 1, "CP7": 1}
 
 
 async def test_what_provably_never_left_goes_again_under_the_same_id(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from srm_agent.domain.ids import ClientOrderId, ConnectionId, FillId, Symbol
 from srm_agent.domain.orders import Fill, FillKind, OrderIntent, OrderPurpose, OrderReport, OrderState, Outcome
 from srm_agent.domain.units import Side
-from srm_agent.execution.tickets import Finality, Ticket, absorb_fill, absorb_report
+from srm_agent.execution.tickets import Finality, Ticket, absorb_fill, absorb_report, finality_of
+from srm_agent.ports import Capabilities
 
 AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ID = ClientOrderId("srm1abc")
@@ -104,6 +105,25 @@ def test_absent_is_final_only_after_time_and_repetition() -> None:
         late = absorb(late, a_report(Outcome.ABSENT), now=108)
     assert late.state is OrderState.UNKNOWN
     assert absorb(late, a_report(Outcome.ABSENT), now=108).state is OrderState.ABANDONED
+
+
+def test_only_absences_after_the_finality_time_end_a_doubt() -> None:
+    """A hundred before it and one after it prove as little as one (INV-5)."""
+    ticket = absorb(Ticket(intent=an_intent(deadline=100)), a_report(Outcome.UNKNOWN))
+    for _ in range(100):
+        ticket = absorb(ticket, a_report(Outcome.ABSENT), now=106)
+    ticket = absorb(ticket, a_report(Outcome.ABSENT), now=108)
+    assert (ticket.state, ticket.absences, ticket.final_absences) == (OrderState.UNKNOWN, 101, 1)
+
+
+def test_no_adapter_may_promise_less_than_five_absences() -> None:
+    """Two are taken as five, eight as eight."""
+    for promised, used in ((0, 5), (2, 5), (5, 5), (8, 8)):
+        able = Capabilities(
+            netting=True, atomic_protection=True, price_capped_entry=True, finality_s=7, absences=promised,
+            read_only=False,
+        )  # fmt: skip
+        assert finality_of(able) == Finality(7, used)
 
 
 def test_an_answer_about_the_order_ends_the_count_of_absences() -> None:
