@@ -41,7 +41,7 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 READY_PATIENCE_S = 10.0
 """Connections that are not in step by then are REDUCING; signals are taken up all the same."""
-MANAGER_PATIENCE_S = 5.0
+MANAGER_PATIENCE_S = 4.0
 """By then the service manager hears READY (10 s from the start of the process), whoever is still REDUCING."""
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
