@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from adapters.ccxt_venue.broker import CcxtBroker
+from adapters.ccxt_venue.client import load_library
 from adapters.ccxt_venue.feed import CcxtFeed
 from adapters.ccxt_venue.settings import CcxtCredentials, CcxtVenueSettings
 from srm_agent.alerts.configured import alert_secrets, sinks_of
@@ -124,6 +125,7 @@ def make_brokers(
     settings: Settings, credentials: Credentials, clock: Clock, rng: random.Random
 ) -> tuple[dict[str, MarketFeed], dict[ConnectionId, Broker]]:
     """One feed per venue, one broker per connection; nothing is opened."""
+    load_library()  # here, not at the first open: there it would stop a loop that already serves and is watched
     venues = {name: _ccxt_settings(settings, venue) for name, venue in settings.venues.items()}
     ccxt_feeds = {name: CcxtFeed(venue, clock, rng) for name, venue in venues.items()}
     brokers: dict[ConnectionId, Broker] = {}

@@ -145,8 +145,12 @@ class VenueClient:
             raise CallFailed(describe(error)) from error
 
 
+def load_library() -> None:
+    """Import ccxt.pro now: it costs 120 MB and holds the caller up for a second or more, once."""
+    _library()
+
+
 def _library() -> Any:
-    """ccxt.pro, imported on first use: it costs 120 MB and some seconds."""
     return importlib.import_module("ccxt.pro")
 
 
