@@ -46,6 +46,7 @@ MANAGER_PATIENCE_S = 4.0
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
+RELEASE_S = 0.5
 BROKEN_TRIES = 6
 """Tries of a signal that the store refuses (about six seconds: a lost lease shows in that time)."""
 LEASE_S = 6.0
@@ -330,13 +331,17 @@ class Daemon:
     async def _run_leases(self) -> None:
         """Hold the lease of every account; without it no entries, while watch and exits go on (P22, P23)."""
         while True:
-            for account in self._parts.accounts:
-                try:
-                    account.leased = await self._hold(account)
-                except (StoreError, OutcomeUnknown) as error:
-                    account.leased = False
-                    log.warning("lease not renewed", connection=account.member.connection_id, error=str(error))
+            await asyncio.gather(*(self._keep_lease(account) for account in self._parts.accounts))
             await asyncio.sleep(LEASE_S / 4)
+
+    async def _keep_lease(self, account: Account) -> None:
+        try:
+            # A database that hangs must not let us believe in a lease that has run out meanwhile.
+            async with asyncio.timeout(LEASE_S / 3):
+                account.leased = await self._hold(account)
+        except (StoreError, OutcomeUnknown, TimeoutError) as error:
+            account.leased = False
+            log.warning("lease not renewed", connection=account.member.connection_id, error=repr(error))
 
     async def _hold(self, account: Account) -> bool:
         leases, connection, owner = self._parts.leases, account.member.connection_id, self._parts.owner
@@ -384,9 +389,10 @@ class Daemon:
             await account.desk.broker.close()
             if account.desk.fence:
                 try:
-                    await parts.leases.release(account.member.connection_id, parts.owner, account.desk.fence)
-                except (StoreError, OutcomeUnknown) as error:
-                    log.info("lease runs out by itself", connection=account.member.connection_id, error=str(error))
+                    async with asyncio.timeout(RELEASE_S):
+                        await parts.leases.release(account.member.connection_id, parts.owner, account.desk.fence)
+                except (StoreError, OutcomeUnknown, TimeoutError) as error:
+                    log.info("lease runs out by itself", connection=account.member.connection_id, error=repr(error))
         for market in parts.markets.values():
             await market.feed.close()
         await parts.close_store()

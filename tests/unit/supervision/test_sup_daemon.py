@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from srm_agent.daemon import Daemon, DaemonParts, Ending
+from srm_agent.daemon import LEASE_S, Daemon, DaemonParts, Ending
 from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.errors import BrokerUnreachable, ConfigurationError, StoreBroken, StoreUnavailable
 from srm_agent.files import DiskFiles
@@ -213,6 +213,25 @@ async def test_a_defect_in_learning_stops_entries_only(tmp_path: Path) -> None:
         assert "the scorer failed" in life.why
         assert world.pages().count("learning is left out") == 1
         await life.end()
+    await world.store.close()
+
+
+async def test_a_lease_that_hangs_is_not_believed(tmp_path: Path) -> None:
+    """The database answers nothing: entries stop before the lease can have run out, and the end waits for nobody."""
+    world = await assemble(tmp_path)
+    leases: Any = Twisted(world.store.leases)
+
+    async def hangs(*_: Any) -> Any:
+        await asyncio.sleep(1e6)
+
+    async with alive(world, tmp_path) as life:
+        await until(lambda: world.state() is ConnectionState.ACTIVE)
+        life.daemon._parts = replace(life.daemon._parts, leases=leases)
+        leases.twists |= {"renew": hangs, "acquire": hangs, "release": hangs}
+        assert await until(lambda: world.state() is ConnectionState.REDUCING, 10) < LEASE_S
+        began = asyncio.get_running_loop().time()
+        await life.end()
+        assert asyncio.get_running_loop().time() - began < 5
     await world.store.close()
 
 
