@@ -8,7 +8,7 @@ KILLS ?= 100
 DB ?= sqlite
 SEED ?= 7
 
-.PHONY: help demo test check format lock bench soak soak-kill clean
+.PHONY: help demo test check format lock bench faults soak soak-kill clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -45,6 +45,9 @@ format: $(VENV)/.dev ## put the code into shape
 
 soak: $(VENV)/.dev ## the longer runs
 	@SRM_TEST_PROFILE=soak $(BIN)/pytest -q tests
+
+faults: $(VENV)/.dev ## the 72 faults of the catalogue by id: required, bound, measured, shown
+	@$(BIN)/python -m tests.faults
 
 soak-kill: $(VENV)/.dev ## kill -9 on real processes over sockets, and count (KILLS=100 DB=sqlite)
 	@$(BIN)/python -m tests.soak.kill --kills $(KILLS) --db $(DB)
