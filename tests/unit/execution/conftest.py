@@ -274,9 +274,9 @@ class Ear:
         """Keep it."""
         self.differences.append(difference)
 
-    def on_not_authorised(self, desk: Desk, detail: str) -> None:
+    def on_not_authorised(self, desk: Desk, error: NotAuthorised) -> None:
         """Keep it."""
-        self.refusals.append(detail)
+        self.refusals.append(str(error))
 
     def on_trouble(self, desk: Desk, level: str, title: str, text: str) -> None:
         """Keep it."""

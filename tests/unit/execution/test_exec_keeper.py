@@ -174,6 +174,28 @@ async def test_every_opening_is_read_back(tmp_path: Path) -> None:
         assert await until(lambda: stop_at_venue(bench) == leg.stop_loss) < 1
 
 
+async def test_an_opening_is_read_back_whatever_the_stream_says(tmp_path: Path) -> None:
+    """Reply and stream tell of a stop that is not there: the read after the opening shows it, before two seconds."""
+
+    def wrap(real: Any) -> Any:
+        broker = Twisted(real)
+
+        async def submit(intent: Any) -> Any:
+            return await real.submit(replace(intent, stop_loss=None))
+
+        async def events() -> Any:
+            async for event in real.events():
+                lies = isinstance(event, BrokerPosition) and event.stop_loss is None
+                yield replace(event, stop_loss=D(58_990)) if lies else event
+
+        broker.twists |= {"submit": submit, "events": events}
+        return broker
+
+    async with desk_at_work(tmp_path, wrap=wrap) as bench:
+        leg = await bench.enter()
+        assert await until(lambda: stop_at_venue(bench) == leg.stop_loss) < 0.5
+
+
 async def test_a_stop_removed_unheard_is_found_by_reading(bench: Bench) -> None:
     """The stream says nothing: the read of every two seconds does (B11)."""
     leg = await bench.enter()
@@ -344,11 +366,14 @@ async def test_the_clock_stands_while_the_broker_is_out_of_reach(tmp_path: Path)
         async def down(*_: Any) -> Any:
             raise BrokerUnreachable("cut")
 
-        broker.twists |= dict.fromkeys(("positions", "protect", "fills", "lookup", "submit"), down)
+        broker.twists["protect"] = down
         clear_stop(bench)
+        await asyncio.sleep(5)
+        broker.twists |= dict.fromkeys(("positions", "fills", "lookup", "submit"), down)
         await asyncio.sleep(120)
         broker.twists.clear()
         assert await until(lambda: stop_at_venue(bench) == leg.stop_loss) < 5
+        await asyncio.sleep(5)
         assert bench.held() == D("0.3")
 
 
