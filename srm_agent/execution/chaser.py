@@ -17,7 +17,7 @@ from srm_agent.ports import Broker
 
 log = structlog.get_logger()
 
-TICK_S = 0.1
+TICK_S, IDLE_S = 0.1, 0.3
 PATIENCE_WORKING_S = 0.7
 """An acknowledged order usually ends by the stream; ask after this."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
@@ -39,7 +39,7 @@ class Chaser:
     async def run(self) -> None:
         """Chase for ever."""
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_S if self._ledger.waiting else IDLE_S)
             await self.turn()
 
     async def turn(self) -> None:

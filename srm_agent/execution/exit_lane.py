@@ -57,6 +57,9 @@ class ExitLane:
             self._wake.clear()
             # Together, so that a store that hangs delays them by one patience, not by one each.
             await asyncio.gather(*(self._send(intent, reason) for intent, reason in self._due()))
+            if self._plan.idle:
+                await self._wake.wait()
+                continue
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._wake.wait()

@@ -88,6 +88,11 @@ class ExitPlan:
             requests=(*(known.requests if known else ()), label),
         )
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is to be closed."""
+        return not self._wishes
+
     def due(self) -> list[tuple[LegId, Wish]]:
         """Wishes whose next attempt may go now."""
         now = self._clock.monotonic()

@@ -139,6 +139,11 @@ class Ledger:
         """The open leg of a signal."""
         return next((leg for leg in self.legs.values() if leg.signal_id == signal), None)
 
+    @property
+    def waiting(self) -> bool:
+        """Some order has not ended."""
+        return any(not ticket.state.settled for ticket in self.tickets.values())
+
     def unsettled(self) -> list[Ticket]:
         """Orders that have not ended, oldest first."""
         return [ticket for ticket in self.tickets.values() if not ticket.state.settled]
