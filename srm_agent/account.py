@@ -10,21 +10,18 @@ from decimal import Decimal
 
 import structlog
 
+from srm_agent.account_emergency import AccountEmergency, ProtectionRules
 from srm_agent.account_reader import AccountReader
 from srm_agent.cash_doubt import CashDoubt
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import AccountSnapshot, ConnectionState, EmergencyScope, Equity, Halt, HaltScope
 from srm_agent.domain.events import AccountEvent, Heartbeat, Resync, StreamDown
-from srm_agent.domain.ids import Symbol
-from srm_agent.domain.orders import Fill, OrderIntent, OrderPurpose
-from srm_agent.domain.trades import CloseReason, LegState
+from srm_agent.domain.orders import Fill
 from srm_agent.domain.units import ZERO, plain
 from srm_agent.execution.desk import Desk
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Notifier, ProtectionStore
-from srm_agent.protection.close_values import notional, wide_limit
 from srm_agent.protection.drawdown_guard import DrawdownGuard, GuardLimits, Verdict
-from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
 from srm_agent.protection.equity_watch import EquityWatch
 from srm_agent.protection.halts import HaltBoard
 from srm_agent.protection.streak import LossStreak
@@ -32,21 +29,12 @@ from srm_agent.roster import Member
 
 log = structlog.get_logger()
 
+__all__ = ["CLOSES_SHARE", "Account", "AccountParts", "ProtectionRules"]
+
 UNEXPLAINED_SHARE = Decimal("0.01")
 GUARD = "drawdown_guard"
 CLOSES_SHARE = 0.8
 """Of the venue's request budget, for an emergency's closes; the rest is for the reads that tell when it is flat."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProtectionRules:
-    """What protection needs to know beside the limits."""
-
-    equity_max_age_s: float
-    scope: EmergencyScope
-    close_interval_s: float
-    closes_per_s: float = 8.0
-    """The share of the venue's request budget that an emergency close may use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +90,18 @@ class Account:
         self._reader = AccountReader(
             parts.desk, parts.watch, parts.clock, parts.notifier, hear=self.hear, spawn=self._spawn
         )
-        self._emergency: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         """In the order of their start."""
+        self._emergency = AccountEmergency(
+            parts.desk,
+            parts.market,
+            parts.halts,
+            parts.notifier,
+            parts.clock,
+            rules=lambda: self._parts.rules,
+            spawn=self._spawn,
+            tell=lambda reason, orders: self._parts.on_emergency(self, reason, orders),
+        )
 
     # ---- state
 
@@ -226,7 +223,15 @@ class Account:
         halt = self._parts.halts.find(HaltScope.CONNECTION, self.member.connection_id)
         if halt is not None and halt.state is ConnectionState.FLATTENING:
             self.resume_flattening(halt)
-        self._reader.tend(blind=not self._usable(self.equity()))
+        if self._reader.tend(blind=not self._usable(self.equity())):
+            self._judge_blind()
+
+    def _judge_blind(self) -> None:
+        """Equity has been unknown for too long: closed only if the account would breach even at its best (INV-13)."""
+        held = {symbol: (position.stop_loss, position.take_profit) for symbol, position in self.desk.positions.items()}
+        best = self.watch.at_best(self._parts.clock.monotonic(), self._parts.rules.equity_max_age_s, held)
+        if best is not None and self.guard.breaches(best) and self._may_close() and not self._doubt.reading:
+            self.flatten(f"equity is not known, and at its best ({best:.2f}) it would be beyond the limit", GUARD)
 
     def _breach(self, verdict: Verdict, equity: Decimal, currency: str) -> None:
         peak = self.guard.mark.high_water_mark if self.guard.mark else ZERO
@@ -238,19 +243,7 @@ class Account:
 
     def flatten(self, reason: str, by: str) -> None:
         """Latch FLATTENING and close everything in scope, in a lane of its own."""
-        halt = Halt(
-            scope=HaltScope.CONNECTION,
-            key=self.member.connection_id,
-            state=ConnectionState.FLATTENING,
-            reason=reason,
-            set_at=self._parts.clock.wall(),
-            set_by=by,
-        )
-        self._parts.halts.set(halt)
-        self._spawn(self._parts.halts.save())
-        self._parts.notifier.notify("page", "emergency close", reason, self.member.connection_id)
-        self._parts.on_emergency(self, reason, None)
-        self.resume_flattening(halt)
+        self._emergency.begin(reason, by)
 
     def restart_mark(self) -> None:
         """An operator resumed after an emergency: drawdown is measured from today's equity, or it would fire at once.
@@ -263,61 +256,7 @@ class Account:
 
     def resume_flattening(self, halt: Halt) -> None:
         """Pursue a latched FLATTENING, also one that a crash interrupted."""
-        if self._emergency is None or self._emergency.done():
-            self._emergency = self._spawn(self._until_flat(halt))
-
-    async def _until_flat(self, halt: Halt) -> None:
-        close = EmergencyClose(
-            EmergencyParts(
-                broker=self.desk.broker,
-                clock=self._parts.clock,
-                scope=self._parts.rules.scope,
-                interval_s=self._parts.rules.close_interval_s,
-                closes_per_s=self._parts.rules.closes_per_s,
-                ours=self._our_volume,
-                notional=lambda position: notional(
-                    position,
-                    self.market.instruments.get(position.symbol),
-                    self.market.touch(position.symbol, position.side.opposite),
-                ),
-                wide_limit=lambda symbol, side: wide_limit(
-                    self.market.instruments.get(symbol), self.market.touch(symbol, side), side
-                ),
-                announce=self._announce,
-                heard=self.desk.take_report,
-                unresolved=self._entries_in_doubt,
-                page=lambda text: self._parts.notifier.notify(
-                    "page", "emergency close is stuck", text, self.member.connection_id
-                ),
-                seen=lambda positions: None,
-            ),
-            # With the time of this start: a restart in the middle must not meet its predecessor's client ids.
-            epoch=f"{halt.set_at.isoformat()}/{self._parts.clock.wall().isoformat()}",
-        )
-        passes = await close.until_flat()
-        self._parts.halts.set(replace(halt, state=ConnectionState.HALTED))
-        self._spawn(self._parts.halts.save())
-        log.warning("flat", connection=self.member.connection_id, passes=passes, orders=close.sent)
-        self._parts.on_emergency(self, halt.reason, close.sent)
-
-    def _our_volume(self, symbol: Symbol) -> Decimal:
-        return sum(
-            (
-                int(leg.side) * leg.open_lot
-                for leg in self.desk.ledger.legs.values()
-                if leg.symbol == symbol and leg.state is LegState.OPEN
-            ),
-            ZERO,
-        )
-
-    def _entries_in_doubt(self) -> bool:
-        return any(ticket.intent.purpose is OrderPurpose.ENTRY for ticket in self.desk.ledger.unsettled())
-
-    def _announce(self, intent: OrderIntent) -> None:
-        leg = self.desk.ledger.open_leg(intent.symbol)
-        if leg is not None:
-            intent = replace(intent, leg_id=leg.leg_id, signal_id=leg.signal_id, decision_id=leg.decision_id)
-        self.desk.note_emergency(intent, CloseReason.EMERGENCY)
+        self._emergency.go_on(halt)
 
     # ---- life
 

@@ -46,12 +46,18 @@ class AccountReader:
         self._drift_since: float | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def tend(self, *, blind: bool) -> None:
-        """`blind`: equity is not known well enough to judge. Reads the broker's figure, and positions that drifted."""
-        if not self._desk.synced:
-            return
+    def tend(self, *, blind: bool) -> bool:
+        """`blind`: equity is not known well enough to judge. Reads the broker's figure, and positions that drifted.
+
+        True when it has been so for `BLIND_PAGE_S` while something is held.
+        """
         now = self._clock.monotonic()
-        self._page_when_blind(now, blind)
+        for_long = self._blind_for_long(now, blind)
+        if self._desk.synced:
+            self._read_what_is_missing(now, blind)
+        return for_long
+
+    def _read_what_is_missing(self, now: float, blind: bool) -> None:
         told = {symbol: int(held.side) * held.lot for symbol, held in self._desk.positions.items()}
         if told == self._watch.holdings:
             self._drift_since = None
@@ -61,15 +67,20 @@ class AccountReader:
         if (blind or drifted) and (self._task is None or self._task.done()):
             self._task = self._spawn(self._read(positions_too=drifted))
 
-    def _page_when_blind(self, now: float, blind: bool) -> None:
-        if not blind or not self._watch.holdings:
+    def _blind_for_long(self, now: float, blind: bool) -> bool:
+        """People are told once. What our legs hold counts as well: after a start nobody may have read anything yet."""
+        held = bool(self._watch.holdings) or any(True for _ in self._desk.open_legs())
+        if not blind or not held:
             self._blind_since, self._told = None, False
-            return
+            return False
         self._blind_since = now if self._blind_since is None else self._blind_since
-        if now - self._blind_since >= BLIND_PAGE_S and not self._told:
+        if now - self._blind_since < BLIND_PAGE_S:
+            return False
+        if not self._told:
             self._told = True
             text = f"equity has not been known for {BLIND_PAGE_S:.0f} s while positions are open"
             self._notifier.notify("page", "account is not guarded", text, self._desk.connection_id)
+        return True
 
     async def _read(self, *, positions_too: bool) -> None:
         broker = self._desk.broker

@@ -102,6 +102,12 @@ class AgentControl:
         self._notifier.notify("warning", "halted by operator", f"{_named(scope, key)}: {reason} ({operator})")
         await self._halts.save()
 
+    async def flatten(self, connection: ConnectionId, reason: str, operator: str) -> None:
+        """Halt one account and close everything in scope, now. Raises UsageError for an unknown connection."""
+        self._known(HaltScope.CONNECTION, connection)
+        self._flow.accounts[connection].flatten(f"{reason} ({operator})", operator)
+        await self._halts.save()
+
     async def resume(self, scope: HaltScope, key: str, operator: str) -> bool:
         """Clear a halt. An account that is being flattened is not resumed before it is flat. Raises UsageError."""
         self._known(scope, key)

@@ -21,11 +21,14 @@ from srm_agent.alerts.sink import SinkFailed
 from srm_agent.assembly import symbols_of
 from srm_agent.bootstrap import make_brokers, open_store, operators_of, webhook_keys
 from srm_agent.clock import Clock
+from srm_agent.domain.accounts import EmergencyScope
 from srm_agent.domain.ids import ConnectionId
 from srm_agent.errors import BrokerUnreachable, SrmError, UnknownInstrument
+from srm_agent.flatten_command import rehearse, rules_of, show_rehearsal
 from srm_agent.ports import Broker, MarketFeed
 from srm_agent.settings import Credentials, Settings, load
 from srm_agent.settings.credentials import credentials_directory
+from srm_agent.store.store import Store
 
 CLOCK_TOLERANCE_S = 1.0
 AT_ONCE = 8
@@ -54,9 +57,18 @@ class Findings:
 
 
 async def run_checks(
-    config: Path, option: Path | None, clock: Clock, console: Console, *, alerts: bool = False
+    config: Path,
+    option: Path | None,
+    clock: Clock,
+    console: Console,
+    *,
+    alerts: bool = False,
+    flatten: bool = False,
 ) -> bool:
-    """True when everything is well; `alerts` sends a test alert to each sink. Raises ConfigurationError."""
+    """True when everything is well. Raises ConfigurationError.
+
+    `alerts` sends a test alert to each sink; `flatten` rehearses an emergency close and sends nothing.
+    """
     findings = Findings(console)
     settings = load(config)
     findings.good(
@@ -75,7 +87,9 @@ async def run_checks(
     try:
         reached = {name for name, feed in feeds.items() if await _check_venue(settings, name, feed, clock, findings)}
         askable = [ConnectionId(connection.id) for connection in settings.connections if connection.venue in reached]
-        await _check_brokers({connection: brokers[connection] for connection in askable}, findings)
+        well = await _check_brokers({connection: brokers[connection] for connection in askable}, findings)
+        if flatten:
+            await _rehearse(settings, feeds, {name: brokers[name] for name in well}, clock, console, findings)
         if left := [str(connection) for connection in brokers if connection not in askable]:
             findings.note(f"not asked, because their venue was not reached: connections {', '.join(left)}")
     finally:
@@ -202,21 +216,24 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
     return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
 
 
-async def _check_brokers(brokers: Mapping[ConnectionId, Broker], findings: Findings) -> None:
-    """A few at a time, said in the order of the configuration as soon as each is known."""
+async def _check_brokers(brokers: Mapping[ConnectionId, Broker], findings: Findings) -> list[ConnectionId]:
+    """A few at a time, said in the order of the configuration as soon as each is known; who answered."""
     slots = asyncio.Semaphore(AT_ONCE)
-    asked = [asyncio.create_task(_asked(connection, broker, slots)) for connection, broker in brokers.items()]
+    asked = {name: asyncio.create_task(_asked(name, broker, slots)) for name, broker in brokers.items()}
+    well = []
     try:
-        for answer in asked:
-            (await answer)(findings)
+        for name, answer in asked.items():
+            if (await answer)(findings):
+                well.append(name)
     finally:
-        for answer in asked:
+        for answer in asked.values():
             answer.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*asked.values(), return_exceptions=True)
+    return well
 
 
-async def _asked(connection: ConnectionId, broker: Broker, slots: asyncio.Semaphore) -> Callable[[Findings], None]:
-    """Ask one account; what to say about it."""
+async def _asked(connection: ConnectionId, broker: Broker, slots: asyncio.Semaphore) -> Callable[[Findings], bool]:
+    """Ask one account; what to say about it, which tells whether it answered."""
     async with slots:
         try:
             await broker.open()
@@ -224,14 +241,58 @@ async def _asked(connection: ConnectionId, broker: Broker, slots: asyncio.Semaph
             positions = await broker.positions()
         except SrmError as error:
             reason = str(error)
-            return lambda findings: findings.wrong(f"connection {connection}: {reason}")
+
+            def complain(findings: Findings) -> bool:
+                findings.wrong(f"connection {connection}: {reason}")
+                return False
+
+            return complain
     rights = "may only read: it will never trade" if broker.capabilities.read_only else "may trade"
     worth = f"equity {account.equity} {account.currency}"
     naked = [position.symbol for position in positions if position.stop_loss is None]
 
-    def say(findings: Findings) -> None:
+    def say(findings: Findings) -> bool:
         findings.good(f"connection {connection}: {worth}, {len(positions)} open positions, {rights}")
         if naked:
             findings.note(f"connection {connection}: positions without a stop at the broker: {', '.join(naked)}")
+        return True
 
     return say
+
+
+async def _rehearse(
+    settings: Settings,
+    feeds: Mapping[str, MarketFeed],
+    brokers: Mapping[ConnectionId, Broker],
+    clock: Clock,
+    console: Console,
+    findings: Findings,
+) -> None:
+    """What `srm-agent flatten` would do now, account by account, with the keys it would use."""
+    scope = EmergencyScope(settings.protection.emergency_scope)
+    store: Store | None = None
+    try:
+        store = await open_store(settings, clock, read_only=True)
+    except SrmError as error:
+        if scope is EmergencyScope.OWN:
+            findings.wrong(f"flatten: scope own needs the database, which cannot be read: {error}")
+            return
+        findings.note(f"flatten: the database cannot be read, and is not needed for scope account: {error}")
+    try:
+        for account in settings.connections:
+            broker = brokers.get(ConnectionId(account.id))
+            if broker is None:
+                continue
+            if broker.capabilities.read_only:
+                findings.wrong(f"flatten {account.id}: the key may only read, so nothing could be closed with it")
+                continue
+            try:
+                plan = await rehearse(broker, feeds[account.venue], rules_of(settings, account, scope), store, clock)
+            except SrmError as error:
+                findings.wrong(f"flatten {account.id}: {error}")
+                continue
+            findings.good(f"flatten {account.id}: {len(plan.closes)} closes, {len(plan.withdrawals)} withdrawals")
+            show_rehearsal(console, plan, scope)
+    finally:
+        if store is not None:
+            await store.close()

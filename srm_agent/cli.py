@@ -15,7 +15,7 @@ from rich.console import Console
 from srm_agent import __version__
 from srm_agent.api.control_client import ControlClient
 from srm_agent.clock import SystemClock
-from srm_agent.domain.accounts import HaltScope
+from srm_agent.domain.accounts import EmergencyScope, HaltScope
 from srm_agent.errors import UsageError
 from srm_agent.settings import Credentials, Settings, load
 from srm_agent.settings.credentials import credentials_directory
@@ -96,11 +96,14 @@ def check(
     config: ConfigOption = DEFAULT_CONFIG,
     credentials: CredentialsOption = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="send a test alert to each place of [alerts]")] = False,
+    flatten: Annotated[
+        bool, typer.Option("--flatten", help="rehearse an emergency close with the real keys, sending nothing")
+    ] = False,
 ) -> None:
     """Say what is wrong with configuration, secrets, database, clock and brokers, and how to mend it."""
     from srm_agent.check import run_checks
 
-    if not _run(run_checks(config, credentials, SystemClock(), console, alerts=alerts)):
+    if not _run(run_checks(config, credentials, SystemClock(), console, alerts=alerts, flatten=flatten)):
         raise typer.Exit(1)
 
 
@@ -150,6 +153,36 @@ def halt(
     scope, key = _scope(config, connection, provider, symbol)
     _control(config, credentials).halt(scope, key, reason)
     console.print(f"halted: {scope.value} {key}".rstrip() + "; open positions keep their stops and may be closed")
+
+
+@app.command()
+def flatten(
+    connection: Annotated[list[str] | None, typer.Option(help="this account; may be given more than once")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="every account of the configuration")] = False,
+    reason: Annotated[str, typer.Option(help="why; stands in the halt")] = "srm-agent flatten",
+    scope: Annotated[str | None, typer.Option(help="account or own; the configured emergency_scope by default")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds after which it gives up (exit code 1)")] = 120.0,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    credentials: CredentialsOption = None,
+) -> None:
+    """Halt accounts and close their positions, with or without the daemon and the database; ends when flat."""
+    from srm_agent.flatten_command import FlattenOptions, chosen, run_flatten, scope_of
+
+    if not 1 <= timeout <= 86_400:
+        raise UsageError(f"--timeout must be between 1 and 86400 seconds, was {timeout:g}")
+    settings, secrets = _read(config, credentials)
+    options = FlattenOptions(
+        connections=connection or [], everything=everything, reason=reason, scope=scope, timeout_s=timeout
+    )
+    names, wide = [account.id for account in chosen(settings, options)], scope_of(settings, options)
+    what = "every position" if wide is EmergencyScope.ACCOUNT else "every position of ours"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("nobody is there to confirm: add --yes")
+        typer.confirm(f"close {what} of {', '.join(names)} at the market, now?", abort=True)
+    if not _run(run_flatten(settings, secrets, options, SystemClock(), console)):
+        raise typer.Exit(1)
 
 
 @app.command()

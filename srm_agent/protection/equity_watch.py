@@ -18,6 +18,9 @@ from srm_agent.domain.orders import BrokerPosition, Fill
 from srm_agent.domain.units import ZERO
 
 REMEMBERED_FILLS = 2000
+FAVOUR = Decimal("0.05")
+"""How much better than last seen a price may be that nobody quotes any more; beyond it, an account would be in doubt
+for ever and never be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,29 @@ class EquityWatch:
         return Equity(
             value=value, complete=True, age_s=age_s if told is None else min(age_s, now - self.snapshot.received)
         )
+
+    def at_best(
+        self, now: float, max_age_s: float, exits: Mapping[Symbol, tuple[Decimal | None, Decimal | None]]
+    ) -> Decimal | None:
+        """The most that equity can be while parts of it are not known; None where not even that can be said.
+
+        A symbol whose quote is older than `max_age_s` is taken 5 % better than last seen. A position may also have
+        been closed at its stop or target without our hearing of it (`exits`: stop and target by symbol).
+        """
+        best = self._value()
+        if best is None:
+            return None
+        for symbol, net in self._net.items():
+            quote, instrument = self._quote(symbol), self._instrument(symbol)
+            if quote is None or instrument is None:
+                return None
+            side = 1 if net > 0 else -1
+            mark = quote.bid if net > 0 else quote.ask
+            hoped = mark * (1 + side * FAVOUR) if now - quote.received > max_age_s else mark
+            prices = [hoped, *(price for price in exits.get(symbol, ()) if price is not None)]
+            gain = max(side * (price - mark) for price in prices)
+            best += max(gain, ZERO) * abs(net) * instrument.contract_size
+        return best
 
     def remembered(self) -> int:
         """How many fill ids are kept."""

@@ -10,7 +10,6 @@ import structlog
 
 from srm_agent import failpoints
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
-from srm_agent.errors import OutcomeUnknown, StoreError
 from srm_agent.files import Files
 from srm_agent.ports import ProtectionStore
 from srm_agent.protection.halt_file import FILE, HaltFile, Halts, united
@@ -41,12 +40,14 @@ class HaltBoard:
 
     async def load(self) -> None:
         """Union of file and database: what either remembers is in force. A broken file raises ConfigurationError."""
-        self._halts.update(self._file.read())
+        in_file = self._file.read()
+        self._halts.update(in_file)
         for halt in await self._store.halts():
             known = self._halts.get((halt.scope, halt.key))
             if known is None or known.state is ConnectionState.HALTED:
                 self._halts[halt.scope, halt.key] = halt
         self._unsaved = dict(self._halts)
+        self._file_behind = self._halts != in_file
         await self.save()
 
     def set(self, halt: Halt) -> None:
@@ -73,7 +74,7 @@ class HaltBoard:
             try:
                 async with asyncio.timeout(STORE_PATIENCE_S):
                     await self._store.save_halt(halt)
-            except (StoreError, OutcomeUnknown, TimeoutError) as error:
+            except Exception as error:  # even a defect: it must not end what protects the accounts (K6)
                 log.warning("halt not yet in the database", key=halt.key, error=repr(error))
                 return
             if self._unsaved.get(key) is halt:
@@ -114,12 +115,12 @@ class HaltBoard:
         return list(self._halts.values())
 
     def _to_disk(self) -> None:
+        told, self._file_behind = self._file_behind, True
         try:
             self._write_file()
-        except OSError as error:
-            if not self._file_behind:
-                log.error("halts are latched in memory, not in the file", path=self._file.path, error=str(error))
-            self._file_behind = True
+        except Exception as error:  # a defect here must not leave the latch: memory holds, and it is tried again (K6)
+            if not told:
+                log.error("halts are latched in memory, not in the file", path=self._file.path, error=repr(error))
 
     def _write_file(self, lifted: Halt | None = None) -> None:
         """Memory and file become what they mean together, without the halt that was lifted just now."""

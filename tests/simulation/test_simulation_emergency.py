@@ -24,9 +24,7 @@ from srm_agent.domain.accounts import EmergencyScope
 from srm_agent.domain.orders import BrokerPosition, OrderIntent, OrderReport, Outcome
 from srm_agent.domain.units import Side
 from srm_agent.protection.emergency_close import EmergencyClose, EmergencyParts
-from tests.unit.execution.conftest import C01, START_MS, LoopClock, Twisted, quiet, simulate
-
-__all__ = ["quiet"]
+from tests.unit.execution.conftest import C01, START_MS, LoopClock, Twisted, simulate
 
 D = Decimal
 SEEDS = 200

@@ -136,8 +136,8 @@ async def test_an_emergency_whose_task_died_is_taken_up_again(world: World) -> N
     world.brokers[C01].real.faults.add("v5/order/create", "http429", times=20)
     world.move(crash_price(world))
     await until(lambda: world.state() is ConnectionState.FLATTENING)
-    assert world.a._emergency is not None
-    world.a._emergency.cancel()
+    assert world.a._emergency._pursuit is not None
+    world.a._emergency._pursuit.cancel()
     await until(lambda: world.state() is ConnectionState.HALTED)
     assert not world.held()
 

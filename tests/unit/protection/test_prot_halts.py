@@ -52,20 +52,26 @@ async def test_a_halt_is_in_the_file_before_anything_is_awaited(tmp_path: Path, 
 
 
 async def test_file_and_database_are_united(tmp_path: Path, store: Store) -> None:
-    """What either remembers is in force; a FLATTENING that either remembers goes on."""
+    """What either remembers is in force; another FLATTENING goes on, one that the file saw end does not."""
     await store.protection.save_halt(a_halt("db"))
-    await store.protection.save_halt(a_halt("both", ConnectionState.FLATTENING))
+    await store.protection.save_halt(a_halt("both", ConnectionState.FLATTENING, after=5))
+    await store.protection.save_halt(a_halt("ended", ConnectionState.FLATTENING))
     board = a_board(tmp_path, store)
     board.set(a_halt("file"))
     board.set(a_halt("both"))
+    board.set(a_halt("ended"))
     after = a_board(tmp_path, store)
     await after.load()
     assert {halt.key: halt.state for halt in after.all()} == {
         "db": ConnectionState.HALTED,
         "file": ConnectionState.HALTED,
         "both": ConnectionState.FLATTENING,
+        "ended": ConnectionState.HALTED,
     }
-    assert len(await store.protection.halts()) == 3
+    assert len(await store.protection.halts()) == 4
+    again = a_board(tmp_path, store)
+    await again.load()
+    assert list(again.all()) == list(after.all())
 
 
 async def test_the_first_reason_stands_and_flattening_is_not_overwritten(tmp_path: Path, store: Store) -> None:
