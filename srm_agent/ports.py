@@ -322,7 +322,10 @@ class SignalLog(Protocol):
         ...
 
     async def closed_before_open(self, signal_id: SignalId) -> bool:
-        """A full close or a cancel of that id came first: a later open is refused (tombstone)."""
+        """A full close or a cancel of that id was accepted before its open was decided for every follower (tombstone).
+
+        Such an open is refused: also one that waits while the close overtakes it, and by a later process.
+        """
         ...
 
 

@@ -23,7 +23,7 @@ class MemorySignalLog:
         self._session = session
 
     async def accept(self, signal: Signal, body_sha256: str, answer: str) -> IntakeResult:
-        """See the port. A full close or a cancel without its open leaves a tombstone."""
+        """See the port. A full close or a cancel of what is not opened yet leaves a tombstone."""
         with self._session.writing() as tables:
             key, opened = (signal.provider, signal.receipt.message_id), tables.openings.get(signal.signal_id)
             known = key if key in tables.messages else opened if isinstance(signal, OpenSignal) else None
@@ -31,7 +31,8 @@ class MemorySignalLog:
             if first is not None:
                 return IntakeResult(fresh=False, answer=first.answer)
             kept = _stored(signal)
-            if opened is None and _ends(signal) and signal.signal_id not in tables.tombstones:
+            waits = opened is None or opened in tables.unfinished
+            if waits and _ends(signal) and signal.signal_id not in tables.tombstones:
                 tables.tombstones.put(signal.signal_id, key)
             tables.unfinished.put(key, len(tables.messages))
             if isinstance(signal, OpenSignal):

@@ -23,7 +23,7 @@ class Messages:
         self._by_message = select(table.c.answer).where(
             table.c.provider == bindparam("provider"), table.c.message_id == bindparam("message")
         )
-        self._opening_answer = select(table.c.answer).where(table.c.opening_signal_id == bindparam("id"))
+        self._opened = select(table.c.answer, table.c.finished_at).where(table.c.opening_signal_id == bindparam("id"))
         self._opening = select(table.c.signal).where(table.c.opening_signal_id == bindparam("id"))
         self._unfinished = select(table.c.signal).where(table.c.finished_at.is_(None)).order_by(table.c.id)
         self._finish = (
@@ -38,12 +38,15 @@ class Messages:
         self._tombstone = select(tombs.c.signal_id).where(tombs.c.signal_id == bindparam("id"))
 
     def accept(self, connection: Connection, signal: Signal, body_sha256: str, answer: str) -> IntakeResult:
-        """Insert, or the first answer. A full close or a cancel without its open leaves a tombstone."""
+        """Insert, or the first answer. A full close or a cancel of what is not opened yet leaves a tombstone.
+
+        Not opened yet is also an open that waits for its turn: the close overtakes it, and has nothing to close.
+        """
         provider, message = str(signal.provider), signal.receipt.message_id
         first = connection.execute(self._by_message, {"provider": provider, "message": message}).scalar()
-        opening = connection.execute(self._opening_answer, {"id": signal.signal_id}).scalar()
-        if first is None and isinstance(signal, OpenSignal):
-            first = opening
+        opening = connection.execute(self._opened, {"id": signal.signal_id}).first()
+        if first is None and isinstance(signal, OpenSignal) and opening is not None:
+            first = opening.answer
         if first is not None:
             return IntakeResult(fresh=False, answer=first)
         row = {
@@ -52,7 +55,8 @@ class Messages:
             "signal_id": signal.signal_id,
             "received_at": signal.receipt.received_at,
         }
-        if opening is None and _ends(signal) and not self.closed_before_open(connection, signal.signal_id):
+        waits = opening is None or opening.finished_at is None
+        if waits and _ends(signal) and not self.closed_before_open(connection, signal.signal_id):
             connection.execute(self._bury, row)
         connection.execute(
             self._insert,

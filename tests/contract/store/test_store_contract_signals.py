@@ -103,18 +103,21 @@ async def test_the_opening_of_a_signal(store: KeptStore, a: Values) -> None:
         pytest.param("cancel", True, id="a cancel before the open buries it"),
         pytest.param("partial", False, id="a partial close does not"),
         pytest.param("modify", False, id="a change does not"),
-        pytest.param("open", False, id="a close after the open does not"),
+        pytest.param("waiting", True, id="a full close that overtakes the open buries it"),
+        pytest.param("open", False, id="a close after the open was worked off does not"),
     ],
 )
 async def test_tombstones(store: KeptStore, a: Values, first: str, buried: bool) -> None:
-    """An id that was closed or cancelled before it opened stays refused, and is buried once."""
+    """An id that was closed or cancelled before it was decided for all stays refused, and is buried once."""
     signals: dict[str, Signal] = {
         "close": a.close(), "cancel": a.cancel(), "partial": a.close(fraction="0.5"), "modify": modify(a),
-        "open": a.open(),
+        "open": a.open(), "waiting": a.open(),
     }  # fmt: skip
     for _ in range(2):
         await store.signals.accept(signals[first], "h", "ok")
-    if first in ("open", "close"):
+    if first == "open":
+        await store.signals.finish(a.alpha, "m1", a.start)
+    if first in ("open", "waiting", "close"):
         await store.signals.accept(a.close(message="m8"), "h", "ok")
     await store.signals.accept(a.open(message="m7"), "h", "refused")
     assert await store.signals.closed_before_open(a.open().signal_id) is buried
