@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 
 import structlog
 from starlette.types import ASGIApp
@@ -22,6 +23,8 @@ from srm_agent.domain.ids import ConnectionId, ProviderKey
 from srm_agent.files import Files
 from srm_agent.ports import Broker, MarketFeed, Storage
 from srm_agent.settings import Settings
+from srm_agent.supervision.life import Life
+from srm_agent.supervision.starts import StartRecord
 
 log = structlog.get_logger()
 
@@ -75,7 +78,13 @@ class Process:
             process=str(number),
         )
         self._settings = settings
-        self.agent: Agent | None = None
+        starts = StartRecord(self._outside.files, clock, settings.agent.guard_after)
+        self._life = Life(self._make, starts)
+
+    @property
+    def agent(self) -> Agent | None:
+        """The agent of the moment: a process may wire a new one when its database is back."""
+        return self._life.agent
 
     @property
     def alive(self) -> bool:
@@ -106,11 +115,13 @@ class Process:
         """SIGTERM."""
         self._stop.set()
 
+    async def _make(self, guard: str) -> Agent:
+        return assemble(self._settings, replace(self._outside, exits_only=guard))
+
     async def _live(self) -> None:
         how = "stop"
         try:
-            self.agent = assemble(self._settings, self._outside)
-            await self.agent.daemon.run(self._stop)
+            await self._life.run(self._stop)
         except asyncio.CancelledError:
             return  # killed
         except BaseException as error:
