@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from simulator.spells import ORDERS, Message, Spell, Waiting
 from simulator.terms import VenueRefused
-from srm_agent.errors import BrokerUnreachable, NotAuthorised
+from srm_agent.errors import BrokerUnreachable, NotAuthorised, WrongAccount
 
 Answer = TypeVar("Answer")
 
@@ -133,7 +133,7 @@ class Mischief:
         if self._banned.on:
             raise BrokerUnreachable("RATE_LIMIT: too many requests, banned for a while")
         if self._other_account.on:
-            raise NotAuthorised("the account behind the credentials is another one than at the start")
+            raise WrongAccount("the account behind the credentials is another one than at the start")
         if self._skews:
             self._skews -= 1
             raise BrokerUnreachable("CLOCK: invalid request, please check your server timestamp")

@@ -179,6 +179,7 @@ class Daemon:
             ("followers", parts.flow.run_followers()),
         ]
         jobs += [(f"market {name}", self._run_market(market)) for name, market in parts.markets.items()]
+        jobs += [(f"terms {name}", self._run_terms(market)) for name, market in parts.markets.items()]
         jobs += [(f"account {account.member.connection_id}", self._run_account(account)) for account in parts.accounts]
         return jobs
 
@@ -215,6 +216,10 @@ class Daemon:
         self._markets_open[market.name].set()
         await market.run(self._parts.flow.on_quote)
 
+    async def _run_terms(self, market: MarketWatch) -> None:
+        await self._markets_open[market.name].wait()
+        await market.terms.run(self._parts.flow.on_terms)
+
     def _held(self, market: MarketWatch) -> list[Symbol]:
         mine = [account for account in self._parts.accounts if account.market is market]
         return [leg.symbol for account in mine for leg in account.desk.open_legs()]
@@ -239,7 +244,7 @@ class Daemon:
             try:
                 await account.desk.broker.open()
             except NotAuthorised as error:
-                self._parts.flow.on_not_authorised(account.desk, str(error))
+                self._parts.flow.on_not_authorised(account.desk, error)
                 return False
             except ConfigurationError as error:
                 account.refused = str(error)

@@ -6,6 +6,7 @@ SrmError
 ├── BrokerError
 │   ├── BrokerUnreachable a read failed or nothing was sent: retry with back-off; says nothing about any order
 │   ├── NotAuthorised     halt the connection; only an operator helps
+│   │   └── WrongAccount  halt everything: credentials and accounts do not belong together
 │   └── OrderRefused      definitive: the broker (or its local validation) said no
 ├── OutcomeUnknown        something may have happened: reconcile by asking, never re-send (INV-5)
 ├── StoreError
@@ -43,6 +44,10 @@ class BrokerUnreachable(BrokerError):
 
 class NotAuthorised(BrokerError):
     """The broker refuses our credentials or permissions: halt the connection."""
+
+
+class WrongAccount(NotAuthorised):
+    """Another account than at the start answers behind the credentials (a terminal was logged in anew): halt all."""
 
 
 class OrderRefused(BrokerError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TypeVar
 
@@ -201,6 +201,8 @@ class FanOut:
         tombstone: bool,
     ) -> DecisionInputs:
         member, instrument = account.member, common.instrument
+        if instrument is not None and account.desk.refusals.shut(signal.symbol, signal.side):
+            instrument = replace(instrument, tradable=False)
         snapshot = account.watch.snapshot
         asset_class = AssetClass.CRYPTO if instrument is None else instrument.asset_class
         policy = member.policies[asset_class]

@@ -28,7 +28,7 @@ from srm_agent.domain.orders import OrderIntent, OrderPurpose
 from srm_agent.domain.signals import CancelSignal, CloseSignal, ModifySignal, OpenSignal, Signal
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg
 from srm_agent.domain.units import ONE
-from srm_agent.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from srm_agent.errors import NotAuthorised, OutcomeUnknown, StoreError, StoreUnavailable, WrongAccount
 from srm_agent.execution.desk import Desk
 from srm_agent.execution.ledger import Change
 from srm_agent.execution.legs import closed_trade
@@ -39,6 +39,7 @@ from srm_agent.market_watch import MarketWatch
 from srm_agent.observers import Observer
 from srm_agent.ports import Forecaster, Journal, Notifier, Scorer, SignalLog
 from srm_agent.protection.halts import HaltBoard
+from srm_agent.terms_watch import TermsChange
 
 log = structlog.get_logger()
 
@@ -303,6 +304,8 @@ class Flow:
             self.counters["fills"] += 1
         if change.settled or change.ended or change.fill is not None:
             self._followed.set()
+        if change.settled and change.ticket is not None and desk.refusals.doubts_terms(change.ticket):
+            account.market.terms.look_soon()
         if change.settled and change.ticket is not None and change.ticket.intent.purpose is OrderPurpose.ENTRY:
             self._measure(account, change)
         if change.ended and change.leg is not None:
@@ -379,18 +382,38 @@ class Flow:
         """Something on one account that people must hear of."""
         self._parts.notifier.notify(level, title, text, desk.connection_id)
 
-    def on_not_authorised(self, desk: Desk, detail: str) -> None:
-        """The broker refuses our credentials: halted until an operator has looked."""
-        halt = Halt(
-            scope=HaltScope.CONNECTION,
-            key=desk.connection_id,
-            state=ConnectionState.HALTED,
-            reason=f"the broker refuses the credentials: {detail[:200]}",
-            set_at=self._parts.clock.wall(),
-            set_by="broker",
+    def on_not_authorised(self, desk: Desk, error: NotAuthorised) -> None:
+        """The broker refuses our credentials: halted until an operator has looked (B18).
+
+        Another account behind them (B33): nobody knows what else is wired wrongly, so no account takes entries.
+        """
+        connection, detail = desk.connection_id, str(error)[:200]
+        self._halt(HaltScope.CONNECTION, connection, f"the broker refuses the credentials: {detail}", "broker")
+        self._parts.notifier.notify("page", "not authorised", detail, connection)
+        if isinstance(error, WrongAccount):
+            self._halt(HaltScope.ALL, "", f"{connection}: {detail}", "broker")
+            self._parts.notifier.notify("page", "wrong account, everything is halted", detail, connection)
+
+    def on_terms(self, change: TermsChange) -> None:
+        """Contract terms changed while they are traded: a large change halts the symbol until somebody looked (B29)."""
+        log.warning("contract terms changed", symbol=change.symbol, change=change.text, large=change.large)
+        if change.large:
+            self._halt(HaltScope.SYMBOL, change.symbol, f"its contract changed: {change.text}", "terms")
+            self._parts.notifier.notify(
+                "page", "contract terms changed, symbol halted", f"{change.symbol}: {change.text}"
+            )
+
+    def _halt(self, scope: HaltScope, key: str, reason: str, by: str) -> None:
+        self._parts.halts.set(
+            Halt(
+                scope=scope,
+                key=key,
+                state=ConnectionState.HALTED,
+                reason=reason,
+                set_at=self._parts.clock.wall(),
+                set_by=by,
+            )
         )
-        self._parts.halts.set(halt)
-        self._parts.notifier.notify("page", "not authorised", detail[:200], desk.connection_id)
 
     def on_emergency(self, account: Account, reason: str, closing_orders: int | None) -> None:
         """An emergency close began (None), or the account is flat after that many closing orders."""

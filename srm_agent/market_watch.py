@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -20,6 +19,7 @@ from srm_agent.errors import BrokerError, UnknownInstrument
 from srm_agent.market.context import SymbolMarket
 from srm_agent.market.hygiene import Dropped
 from srm_agent.ports import MarketFeed
+from srm_agent.terms_watch import TermsWatch
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ class MarketWatch:
         self.name = name
         self.feed = feed
         self.instruments: dict[Symbol, Instrument] = {}
+        self.terms = TermsWatch(feed, self.instruments, clock)
         self.market_now: datetime | None = None
         """The newest venue time seen: decides sessions and trading days."""
         self.streaming = False
@@ -52,8 +53,9 @@ class MarketWatch:
         await self.feed.open()
         for symbol in dict.fromkeys([*symbols, *held]):
             try:
-                instrument = await self.feed.instrument(symbol)
-                self.instruments[symbol] = instrument if symbol in symbols else replace(instrument, tradable=False)
+                self.instruments[symbol] = await self.feed.instrument(symbol)
+                if symbol not in symbols:
+                    self.terms.forbid(symbol)
             except UnknownInstrument:
                 log.warning("the venue does not know this symbol: signals on it are refused", symbol=symbol)
         await asyncio.gather(*(self._seed(symbol) for symbol in self.instruments))

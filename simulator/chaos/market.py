@@ -205,6 +205,7 @@ def wrong_account(world: ChaosWorld, rng: Random) -> str:
     """Another account behind the credentials."""
     broker, seconds = any_broker(world, rng), draw_seconds(rng, 3, 20)
     broker.switch_account(seconds)
+    later(seconds + 5, lambda: world.operator_resumes("all", ""))
     return f"{broker.account_id}: another account answers for {seconds:g} s"
 
 

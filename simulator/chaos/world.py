@@ -50,6 +50,10 @@ class ChaosWorld(Protocol):
         """The agent's log lines go nowhere (P25)."""
         ...
 
+    def operator_resumes(self, scope: str, key: str) -> None:
+        """Somebody has looked and lifts a halt: one of everything would end the story (B33)."""
+        ...
+
 
 def any_broker(world: ChaosWorld, rng: Random) -> InProcessBroker:
     """One of the accounts."""

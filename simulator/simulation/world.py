@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -256,6 +257,14 @@ class World:
             self.operated.append(Operated(at=self.now(), act=act, scope=scope, key=key, answered=status == 200))
         self.trace.add(self.now(), f"operator {act} {scope} {key}: {status}")
         return status
+
+    def operator_resumes(self, scope: str, key: str) -> None:
+        """Somebody has looked and lifts a halt, as soon as anybody answers."""
+        self.loop.create_task(self._resume(scope, key))
+
+    async def _resume(self, scope: str, key: str) -> None:
+        while await self.operate("resume", scope, key) not in (200, 404):
+            await asyncio.sleep(1.0)
 
     # ---- other people
 

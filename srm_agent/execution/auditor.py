@@ -71,6 +71,7 @@ class Auditor:
             try:
                 await self._read()
             except BrokerError as error:
+                self._desk.failed(error)
                 log.info("could not read the broker's truth", connection=self._desk.connection_id, error=str(error))
                 continue
             await self.compare_now()

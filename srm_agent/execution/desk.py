@@ -21,7 +21,7 @@ from srm_agent.domain.orders import BrokerPosition, Fill, OrderIntent, OrderRepo
 from srm_agent.domain.policies import StopPolicy
 from srm_agent.domain.trades import CloseReason, Leg, LegState
 from srm_agent.domain.units import Side
-from srm_agent.errors import BrokerUnreachable
+from srm_agent.errors import BrokerError, BrokerUnreachable, NotAuthorised
 from srm_agent.execution.auditor import Auditor
 from srm_agent.execution.chaser import Chaser
 from srm_agent.execution.exit_lane import ExitLane
@@ -31,6 +31,7 @@ from srm_agent.execution.moves import StopMover
 from srm_agent.execution.position_keeper import PositionKeeper
 from srm_agent.execution.reconcile import Difference
 from srm_agent.execution.recovery import recover
+from srm_agent.execution.refusals import Refusals
 from srm_agent.execution.sender import Sender
 from srm_agent.execution.spill import SpillFile
 from srm_agent.execution.stop_changes import NEVER, StopChanges
@@ -56,8 +57,8 @@ class DeskListener(Protocol):
         """Journal and broker disagree, confirmed twice."""
         ...
 
-    def on_not_authorised(self, desk: Desk, detail: str) -> None:
-        """The broker refuses our credentials."""
+    def on_not_authorised(self, desk: Desk, error: NotAuthorised) -> None:
+        """The broker refuses our credentials, or answers for another account."""
         ...
 
     def on_trouble(self, desk: Desk, level: str, title: str, text: str) -> None:
@@ -95,6 +96,7 @@ class Desk:
         )
         self.writer = JournalWriter(parts.journal, self.connection_id)
         self.exits = ExitPlan(parts.clock)
+        self.refusals = Refusals(parts.clock, self.tell)
         self.positions: dict[Symbol, BrokerPosition] = {}
         self.halted_symbols: dict[Symbol, str] = {}
         self.synced = False
@@ -195,9 +197,14 @@ class Desk:
         # A deaf desk that goes on trading would be worse than a dead one (P18).
         raise RuntimeError(f"the account stream of {self.connection_id} ended")
 
-    def not_authorised(self, detail: str) -> None:
+    def not_authorised(self, error: NotAuthorised) -> None:
         """The broker refuses our credentials, whichever call said so."""
-        self._parts.listener.on_not_authorised(self, detail)
+        self._parts.listener.on_not_authorised(self, error)
+
+    def failed(self, error: BrokerError) -> None:
+        """A call failed: nothing follows from it, unless it was refused because of our credentials."""
+        if isinstance(error, NotAuthorised):
+            self.not_authorised(error)
 
     async def _hear(self, event: AccountEvent) -> None:
         match event:
@@ -234,6 +241,8 @@ class Desk:
                 self.exits.shrunk(change.leg)
                 if change.opened:
                     self.keeper.look_soon(change.leg.leg_id)
+        if change.ticket is not None and change.settled:
+            self.refusals.heard(change.ticket)
         self._exit_lane.heard(change)
         self._parts.listener.on_change(self, change)
         self._exit_lane.look_soon()

@@ -99,7 +99,7 @@ class StopMover:
         try:
             await self._desk.stops.move(leg, self._stop(leg, move, instrument), move.take_profit)
         except NotAuthorised as error:
-            self._desk.not_authorised(str(error))
+            self._desk.not_authorised(error)
             self._done(leg_id, move)
         except BrokerUnreachable as error:
             pause = min(FIRST_PAUSE_S * 2**move.tries, LONGEST_PAUSE_S)

@@ -120,8 +120,7 @@ class PositionKeeper:
             self._unread = unread | self._unread
             if self._blind is None:
                 self._blind = begun
-            if isinstance(error, NotAuthorised):
-                self._desk.not_authorised(str(error))
+            self._desk.failed(error)
             log.info("positions could not be read", connection=self._desk.connection_id, error=str(error))
             return
         self._sighted(begun)
@@ -242,7 +241,7 @@ class PositionKeeper:
         except BrokerUnreachable as error:
             log.warning("stop not set yet", leg=leg.leg_id, stop=plain(stop), error=str(error))
         except NotAuthorised as error:
-            self._desk.not_authorised(str(error))
+            self._desk.not_authorised(error)
         except BrokerError as error:
             log.warning("stop refused", leg=leg.leg_id, stop=plain(stop), tries=bare.tries, error=str(error))
             if touch is not None and bare.tries > 1:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
+from zlib import crc32
 
 import structlog
 
@@ -22,7 +23,10 @@ from srm_agent.ports import Broker
 
 log = structlog.get_logger()
 
-PAUSE_BEFORE_REPEAT_S = 0.2
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
+"""Before an order that was provably not delivered goes again: doubled each time, a quarter more or less (B15)."""
+REQUOTED, TRIES = frozenset({"REQUOTE"}), 2
+"""An entry refused for its price goes once more, with the same id, while the fresh price is within its limit (B1)."""
 ENTRIES_AT_ONCE, EXITS_AT_ONCE = 4, 16
 """Requests in flight per account; the venue's own limits are kept by the adapter's budget, which reserves for exits."""
 
@@ -39,7 +43,7 @@ class Sender:
         gate: Callable[[OrderIntent], ReasonCode | None],
         touch: Callable[[Symbol, Side], Decimal | None],
         on_report: Callable[[OrderReport], None],
-        on_not_authorised: Callable[[str], None],
+        on_not_authorised: Callable[[NotAuthorised], None],
     ) -> None:
         self._broker = broker
         self._ledger = ledger
@@ -74,6 +78,7 @@ class Sender:
             await self._send(intent)
 
     async def _send(self, intent: OrderIntent) -> None:
+        undelivered, requoted = 0, 0
         while True:
             now = self._clock.monotonic()
             if expired(intent, now):
@@ -89,10 +94,11 @@ class Sender:
             except BrokerUnreachable as error:
                 # Provably nothing happened (port's contract): the same id may go again until the deadline.
                 log.info("order not delivered", client_id=intent.client_id, error=str(error))
-                await asyncio.sleep(PAUSE_BEFORE_REPEAT_S)
+                await asyncio.sleep(_pause(intent, undelivered))
+                undelivered += 1
                 continue
             except NotAuthorised as error:
-                self._on_not_authorised(str(error))
+                self._on_not_authorised(error)
                 return self._not_sent(intent, ReasonCode.HALTED_BEFORE_SEND, str(error))
             except Exception as error:  # whatever it was, the order may be live (INV-5)
                 log.exception("order in doubt", client_id=intent.client_id)
@@ -100,7 +106,20 @@ class Sender:
                     client_id=intent.client_id, outcome=Outcome.UNKNOWN, code=type(error).__name__, detail=str(error)
                 )
             failpoints.reached("CP5")
+            if intent.purpose is OrderPurpose.ENTRY and _refused_for_its_price(report):
+                requoted += 1
+                if requoted < TRIES and await self._still_within_limit(intent):
+                    log.info("requoted, sent again", client_id=intent.client_id, detail=report.detail)
+                    continue
             return self._on_report(report)
+
+    async def _still_within_limit(self, intent: OrderIntent) -> bool:
+        """Whether the fresh price is one that the decision allowed: its limit was part of the risk that was decided."""
+        await asyncio.sleep(FIRST_PAUSE_S)
+        touch = self._touch(intent.symbol, intent.side)
+        if touch is None or intent.limit_price is None:
+            return False
+        return int(intent.side) * (touch - intent.limit_price) <= 0
 
     def _not_sent(self, intent: OrderIntent, reason: ReasonCode, detail: str = "") -> None:
         ticket = self._ledger.tickets.get(intent.client_id)
@@ -109,3 +128,14 @@ class Sender:
         self._on_report(
             OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=reason.value, detail=detail)
         )
+
+
+def _refused_for_its_price(report: OrderReport) -> bool:
+    """Proof that nothing was done, because the price had moved: the only refusal after which the same order may go."""
+    return report.outcome is Outcome.REJECTED and report.code in REQUOTED and not report.fills
+
+
+def _pause(intent: OrderIntent, undelivered: int) -> float:
+    """Back-off whose jitter comes from the order's id: orders that fail together do not come back together."""
+    spread = crc32(f"{intent.client_id}/{undelivered}".encode()) / 2**32
+    return min(FIRST_PAUSE_S * 2.0 ** min(undelivered, 10), LONGEST_PAUSE_S) * (0.75 + spread / 2)

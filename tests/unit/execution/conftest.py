@@ -27,6 +27,7 @@ from srm_agent.domain.instrument import AssetClass, Instrument
 from srm_agent.domain.orders import Fill, FillKind, OrderIntent, OrderPurpose
 from srm_agent.domain.trades import Leg, LegState
 from srm_agent.domain.units import ZERO, Side
+from srm_agent.errors import NotAuthorised
 from srm_agent.execution.desk import Desk, DeskParts
 from srm_agent.execution.ledger import Change
 from srm_agent.execution.reconcile import Difference

@@ -54,6 +54,10 @@ class SmallWorld:
         """Note it."""
         self.asked.append(f"logs {seconds:g}")
 
+    def operator_resumes(self, scope: str, key: str) -> None:
+        """Note it."""
+        self.asked.append(f"resume {scope} {key}".rstrip())
+
 
 def a_world() -> SmallWorld:
     """c01 holds two lots with a stop."""
