@@ -14,28 +14,7 @@ from srm_agent.domain.decisions import ReasonCode
 from srm_agent.domain.orders import FillKind, OrderPurpose, OrderState
 from srm_agent.domain.trades import CloseReason, LegState
 from srm_agent.domain.units import Side
-from srm_agent.errors import LeaseLost, StoreBroken
-from srm_agent.ports import Journal
 from srm_agent.store.store import Store
-
-
-async def test_journal_is_the_port(store: Store) -> None:
-    """The facade satisfies the Journal protocol (mypy proves it here)."""
-    journal: Journal = store.journal
-    assert await journal.unsettled("nobody") == []  # type: ignore[arg-type]
-
-
-async def test_recorded_values_come_back_equal(store: Store, a: Any) -> None:
-    """Intents, legs and decisions are read back exactly as they were recorded, oldest first."""
-    intents = [a.intent("s1"), a.intent("s2"), a.intent("s0")]
-    decisions = [a.decision(s) for s in ("s1", "s2", "s0")]
-    legs = [a.leg(s) for s in ("s1", "s2", "s0")]
-    await store.journal.record(decisions, intents, legs)
-    unsettled = await store.journal.unsettled(a.connection)
-    assert [row.intent for row in unsettled] == intents
-    assert {row.state for row in unsettled} == {OrderState.INTENT}
-    assert list(await store.journal.open_legs(a.connection)) == legs
-    assert await store.reads.find_decisions(decisions[1].decision_id) == [decisions[1]]
 
 
 async def test_recording_twice_changes_nothing(store: Store, a: Any, rows: Any) -> None:
@@ -46,15 +25,6 @@ async def test_recording_twice_changes_nothing(store: Store, a: Any, rows: Any) 
     before = [await rows(name) for name in ("srm_orders", "srm_legs", "execution_logs", "srm_predictions")]
     await store.journal.record(*arguments)
     assert [await rows(name) for name in ("srm_orders", "srm_legs", "execution_logs", "srm_predictions")] == before
-
-
-async def test_record_is_all_or_nothing(store: Store, a: Any) -> None:
-    """One intent that cannot be stored leaves nothing of the whole call behind."""
-    bad = replace(a.intent("s2"), lot=Decimal("0.00000000001"))
-    with pytest.raises(StoreBroken, match="cannot be stored"):
-        await store.journal.record([a.decision(), a.decision("s2")], [a.intent(), bad], [a.leg(), a.leg("s2")])
-    assert await store.journal.unsettled(a.connection) == []
-    assert await store.reads.decisions_by_reason() == {}
 
 
 async def test_entry_opens_a_pending_log_with_its_context(store: Store, a: Any, rows: Any) -> None:
@@ -139,17 +109,6 @@ async def test_platform_status(store: Store, a: Any, rows: Any, state: OrderStat
     assert (log["status"], log["error_message"]) == (status, "TIMEOUT: no answer")
 
 
-@pytest.mark.parametrize("settled", [OrderState.FILLED, OrderState.REJECTED, OrderState.ABANDONED])
-async def test_a_settled_order_keeps_its_state(store: Store, a: Any, rows: Any, settled: OrderState) -> None:
-    """No later report moves an order out of FILLED, REJECTED or ABANDONED."""
-    await store.journal.record([a.decision()], [a.intent()], [a.leg()])
-    await store.journal.update([a.update(settled, code="FIRST")])
-    before = await rows("srm_orders")
-    for state in OrderState:
-        await store.journal.update([a.update(state, filled_lot=Decimal(0), average_price=None, code="LATER")])
-    assert await rows("srm_orders") == before
-
-
 @pytest.mark.parametrize("settled", [OrderState.REJECTED, OrderState.ABANDONED])
 async def test_a_late_fill_is_stored_and_flagged(store: Store, a: Any, rows: Any, settled: OrderState) -> None:
     """An order that executes after it was settled keeps its state, stores the fill and gets the code LATE_FILL."""
@@ -161,23 +120,6 @@ async def test_a_late_fill_is_stored_and_flagged(store: Store, a: Any, rows: Any
     assert (late.state, late.code, late.filled_lot) == (settled, "LATE_FILL", Decimal("0.05"))
     assert len(await rows("srm_fills")) == 1
     assert list(await store.journal.open_legs(a.connection)) == [a.open_leg()]
-
-
-async def test_an_older_picture_of_a_leg_changes_nothing(store: Store, a: Any) -> None:
-    """A leg that is closed stays closed when an earlier update is repeated, and reopens only for more volume."""
-    await store.journal.record([a.decision()], [a.intent()], [a.leg()])
-    await store.journal.update([a.filled(), a.update(leg=a.closed_leg())])
-    await store.journal.update([a.filled(), a.update(leg=a.leg())])
-    assert await store.journal.open_legs(a.connection) == []
-    reopened = a.closed_leg(state=LegState.OPEN, lot=Decimal("0.07"), close_reason=None)
-    await store.journal.record_fills(a.connection, [a.fill("f9", lot=Decimal("0.02"))], [reopened])
-    assert list(await store.journal.open_legs(a.connection)) == [reopened]
-
-
-async def test_an_update_without_intent_is_a_defect(store: Store, a: Any) -> None:
-    """An update of an order that was never recorded is refused, naming it."""
-    with pytest.raises(StoreBroken, match=a.intent().client_id):
-        await store.journal.update([a.filled()])
 
 
 async def test_a_stop_fill_is_tied_to_the_leg_it_closes(store: Store, a: Any, rows: Any) -> None:
@@ -201,13 +143,6 @@ async def test_a_liquidated_leg_is_liquidated(store: Store, a: Any, rows: Any) -
     assert (position["status"], position["closed_reason"]) == ("liquidated", "liquidation")
 
 
-async def test_a_fill_of_two_possible_legs_is_tied_to_none(store: Store, a: Any) -> None:
-    """Where two legs could be meant, the fill's leg stays unknown rather than guessed."""
-    stop = a.fill("f2", client_id=None, side=Side.SELL)
-    await store.journal.record_fills(a.connection, [stop], [a.open_leg(signal="s1"), a.open_leg(signal="s2")])
-    assert await store.journal.known_fills(a.connection, a.start) == {"f2": None}
-
-
 async def test_without_a_pip_the_unit_is_basis_points(store: Store, a: Any, rows: Any) -> None:
     """An instrument without a pip is told in basis points, and the row says so."""
     inputs = {"signal_price": "60000", "forecast_entry_mean": "12", "forecast_provenance": "scale_prior"}
@@ -217,15 +152,3 @@ async def test_without_a_pip_the_unit_is_basis_points(store: Store, a: Any, rows
     assert (prediction["predicted_value"], prediction["actual_value"]) == (Decimal(2), Decimal("0.185"))
     assert prediction["model_type"] == "scale_prior:bps"
     assert (log["slippage"], log["response_data"]["unit"]) == (Decimal("0.185"), "bps")
-
-
-async def test_a_stale_fence_cannot_record_entries(store: Store, a: Any) -> None:
-    """After another owner took the lease, the old writer's entry is refused and its exit still passes (INV-17)."""
-    first = await store.leases.acquire(a.connection, "old", 0.0)
-    second = await store.leases.acquire(a.connection, "new", 30.0)
-    assert (first, second) == (1, 2)
-    with pytest.raises(LeaseLost, match="fencing token 2"):
-        await store.journal.record([a.decision()], [a.intent(fence=1)], [a.leg()])
-    await store.journal.record([], [a.intent(leg="close:1", purpose=OrderPurpose.EXIT, fence=1)], [])
-    await store.journal.record([a.decision()], [a.intent(fence=2)], [a.leg()])
-    assert len(await store.journal.unsettled(a.connection)) == 2

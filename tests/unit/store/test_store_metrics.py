@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srm_agent.domain.ids import ProviderKey, ProviderKind
-from srm_agent.ports import History
 from srm_agent.store.metric_sums import Sums, TradeFacts, periods_of
 from srm_agent.store.metrics import Metrics
 from srm_agent.store.store import Store
@@ -47,31 +46,6 @@ async def test_late_repeats_keep_the_net_result(store: Store, a: Any, rows: Any)
     await store.journal.close_trade(a.trade(), a.score())
     await store.journal.update([closing])
     assert [row["pnl"] for row in await rows("execution_positions")] == [Decimal("9.3")]
-
-
-async def test_unmeasured_costs_are_unknown_not_zero(store: Store, a: Any) -> None:
-    """A trade without a measured entry leaves slippage and latency of its period unknown."""
-    await store.journal.close_trade(a.trade(reward_to_risk=None), a.score())
-    (day,) = await store.reads.provider_metrics()
-    assert (day.avg_slippage, day.max_slippage, day.avg_latency_ms, day.reward_to_risk) == (None, None, None, None)
-
-
-async def test_a_measure_after_the_close_still_counts(store: Store, a: Any) -> None:
-    """An entry measured after its trade had closed appears in the period's slippage."""
-    await store.journal.record([a.decision()], [a.intent()], [a.leg()])
-    await store.journal.close_trade(a.trade(), a.score())
-    await store.journal.update([a.filled()])
-    (day,) = await store.reads.provider_metrics()
-    assert day.avg_slippage == Decimal("0.2")
-
-
-async def test_history_is_in_market_order(store: Store, a: Any) -> None:
-    """Closed trades come back exactly, by market close and then leg id, whatever order they were recorded in."""
-    history: History = store.history
-    trades = [a.trade(f"s{i}", closed_at=a.start + timedelta(minutes=m)) for i, m in enumerate((30, 10, 20, 10))]
-    for trade in trades:
-        await store.journal.close_trade(trade, a.score())
-    assert list(await history.closed_trades()) == sorted(trades, key=lambda t: (t.closed_at, t.leg_id))
 
 
 async def test_recent_measures_are_entries_oldest_first(store: Store, a: Any) -> None:
