@@ -70,7 +70,7 @@ class Market:
 
     def __init__(self, venue: Venue, rng: random.Random, quiet: frozenset[str]) -> None:
         """`quiet` symbols move only when told to."""
-        self._venue, self._rng, self._quiet = venue, rng, quiet
+        self._venue, self._rng, self.quiet = venue, rng, quiet
         self._away = dict.fromkeys(venue.instruments, 0.0)
         self._shift: dict[str, tuple[float, float]] = {}
         self._wink = 0
@@ -97,7 +97,7 @@ class Market:
         """A step of time in all markets; while it is calm prices stand still (but are told)."""
         self._wink = 1 - self._wink
         for symbol in self._venue.instruments:
-            if not self.calm and symbol not in self._quiet:
+            if not self.calm and symbol not in self.quiet:
                 noise = self._rng.gauss(0.0, WANDER * math.sqrt(2 * STEP_S / RETURN_S))
                 self._away[symbol] += noise - self._away[symbol] * STEP_S / RETURN_S
             self._set(symbol)
@@ -151,11 +151,11 @@ def truth(venue: WatchedVenue) -> dict[str, object]:
     }
 
 
-def tighten(venue: Venue) -> None:
-    """Somebody moves every stop half way to the market, by hand."""
+def tighten(venue: Venue, quiet: frozenset[str]) -> None:
+    """Somebody moves every stop half way to the market, by hand; not in the quiet markets."""
     for account in venue.accounts:
         for position in venue.positions(account):
-            if position.stop_loss is not None:
+            if position.stop_loss is not None and position.symbol_id not in quiet:
                 nearer = ((position.stop_loss + position.mark) / 2).quantize(TICK)
                 with suppress(VenueRefused):
                     venue.set_trading_stop(account, position.symbol_id, stop_loss=nearer)
@@ -170,7 +170,7 @@ def act(request: web.Request, venue: WatchedVenue, market: Market, faults: Fault
         case "refuse":
             venue.refusing[asked["account"]] = int(asked["times"])
         case "tighten":
-            tighten(venue)
+            tighten(venue, market.quiet)
         case "calm":
             market.calm = asked["on"] == "1"
             faults.clear()
