@@ -120,7 +120,10 @@ class AccountFlattener:
         self._rules = rules
         self._progress = progress
         self._sent: dict[ClientOrderId, None] = {}
-        self._first: dict[Symbol, BrokerPosition] = {}
+        self._first: dict[Symbol, tuple[BrokerPosition, Decimal]] = {}
+        """Each position as it was first seen, and what of it was in scope."""
+        self._began_at: datetime | None = None
+        """Market time: executions of ours are later."""
         self._touch: dict[tuple[Symbol, Side], Decimal] = {}
         self._close: EmergencyClose | None = None
         self.result = Flattened(connection=broker.connection_id)
@@ -147,7 +150,7 @@ class AccountFlattener:
 
     async def _pursue(self) -> None:
         await self._open()
-        beside = [asyncio.create_task(self._known.chaser.run()), asyncio.create_task(self._read_equity())]
+        beside = [asyncio.create_task(self._known.chaser.run()), asyncio.create_task(self._read_before())]
         try:
             if self._rules.scope is EmergencyScope.OWN:
                 await self._learn(for_ever=True)  # without it, nobody knows what is ours now
@@ -192,10 +195,15 @@ class AccountFlattener:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    async def _read_equity(self) -> None:
+    async def _read_before(self) -> None:
+        """Equity and market time, for the account of it afterwards."""
         try:
             async with asyncio.timeout(READ_PATIENCE_S):
                 self.result.before = await self._broker.account()
+                self._began_at = self.result.before.at
+                for position in (await self._broker.positions())[:1]:
+                    # The venue's own clock: that of an account's figures may be ours.
+                    self._began_at = (await self._feed.quote(position.symbol)).at
         except (BrokerError, TimeoutError) as error:
             self._trouble(f"equity could not be read: {_words(error)}")
 
@@ -228,11 +236,16 @@ class AccountFlattener:
 
     def _seen(self, positions: Sequence[BrokerPosition]) -> None:
         for position in positions:
-            self._first.setdefault(position.symbol, position)
+            self._first.setdefault(position.symbol, (position, self._in_scope(position)))
             # Without quotes the entry price is what a wide limit can go by.
             self._touch.setdefault((position.symbol, position.side.opposite), position.entry_price)
         self.result.left = list(positions)
         self._progress(self._broker.connection_id, positions, 0 if self._close is None else self._close.sent)
+
+    def _in_scope(self, position: BrokerPosition) -> Decimal:
+        if self._rules.scope is EmergencyScope.ACCOUNT:
+            return position.lot
+        return max(ZERO, min(position.lot, self._known.ours(position.symbol) * int(position.side)))
 
     def _trouble(self, text: str) -> None:
         if text not in self.result.troubles:
@@ -242,11 +255,11 @@ class AccountFlattener:
 
     async def _account_for_it(self) -> None:
         fills: list[Fill] = []
-        if self.result.before is not None:
+        if self._began_at is not None:
             self.result.after = await self._broker.account()
-            told = await self._broker.fills(self.result.before.at - FILLS_REACH_BACK)
+            told = await self._broker.fills(self._began_at - FILLS_REACH_BACK)
             fills = [fill for fill in told if fill.client_id in self._sent]
-        for symbol, position in self._first.items():
+        for symbol, (position, volume) in self._first.items():
             terms = await self._known.terms(self._feed, symbol)
             mine = [fill for fill in fills if fill.symbol == symbol]
             lot = sum((fill.lot for fill in mine), ZERO)
@@ -260,7 +273,7 @@ class AccountFlattener:
                 Closed(
                     symbol=symbol,
                     side=position.side,
-                    lot=lot or position.lot,
+                    lot=lot or volume,
                     entry_price=position.entry_price,
                     exit_price=price,
                     result=result,

@@ -336,7 +336,9 @@ async def rehearse(
 
 
 def show_rehearsal(console: Console, plan: Rehearsed, scope: EmergencyScope) -> None:
-    """A table in the order of closing."""
+    """A table in the order of closing; nothing for an account that holds nothing."""
+    if not plan.closes and not plan.withdrawals:
+        return
     title = (
         f"{plan.connection}: an emergency close now (scope {scope.value}), about {plan.about_s:.0f} s; nothing is sent"
     )
