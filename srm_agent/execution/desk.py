@@ -170,7 +170,7 @@ class Desk:
         refusal = OrderReport(client_id=intent.client_id, outcome=Outcome.REJECTED, code=code)
         for change in self.ledger.take_report(refusal, self._parts.clock.monotonic()):
             self._parts.listener.on_change(self, change)
-        del self.ledger.tickets[intent.client_id]
+        self.ledger.withdraw(intent.client_id)
         if intent.leg_id is not None:
             self.ledger.ended.pop(intent.leg_id, None)
             self.exits.drop(intent.leg_id)

@@ -53,6 +53,8 @@ class Ledger:
         self._finality = finality
         self._contract_size = contract_size
         self.tickets: dict[ClientOrderId, Ticket] = {}
+        self._live: dict[ClientOrderId, None] = {}
+        """Those that have not ended: a day of ended ones is kept beside them, and this is asked all the time."""
         self.legs: dict[LegId, Leg] = {}
         self.ended: dict[LegId, Leg] = {}
         """The last legs that ended: a late fill may bring one back."""
@@ -67,11 +69,11 @@ class Ledger:
     def plan(self, leg: Leg, intent: OrderIntent) -> None:
         """Reserve a leg and its entry order before anything is sent: it counts as filled from now on."""
         self.legs[leg.leg_id] = leg
-        self.tickets[intent.client_id] = Ticket(intent=intent)
+        self._put(Ticket(intent=intent))
 
     def plan_exit(self, intent: OrderIntent, reason: CloseReason) -> None:
         """Note an exit order and why it is sent."""
-        self.tickets[intent.client_id] = Ticket(intent=intent)
+        self._put(Ticket(intent=intent))
         if intent.leg_id is not None and (leg := self.legs.get(intent.leg_id)):
             self.legs[leg.leg_id] = replace(leg, closing_as=reason)
 
@@ -81,14 +83,20 @@ class Ledger:
         """Take over what the journal knows, at start."""
         self.legs.update((leg.leg_id, leg) for leg in legs)
         self.ended.update((leg.leg_id, leg) for leg in ended)
-        self.tickets.update((ticket.intent.client_id, ticket) for ticket in tickets)
+        for ticket in tickets:
+            self._put(ticket)
         self._counted.update((fill, None) for fill in counted)
+
+    def withdraw(self, client_id: ClientOrderId) -> None:
+        """An order that was never committed: as if it had not been planned."""
+        self.tickets.pop(client_id, None)
+        self._live.pop(client_id, None)
 
     def mark_sent(self, client_id: ClientOrderId, now: float, touch: Decimal | None) -> None:
         """The order leaves now, with this touch on its side of the book."""
         ticket = self.tickets[client_id]
         if ticket.sent is None:
-            self.tickets[client_id] = replace(ticket, sent=now, touch_sent=touch)
+            self._put(replace(ticket, sent=now, touch_sent=touch))
 
     def set_leg(self, leg: Leg) -> None:
         """Replace an open leg (a modified stop or target)."""
@@ -119,7 +127,7 @@ class Ledger:
         known = self.tickets[report.client_id]
         after = absorb_report(known, report, finality=self._finality(), now=now)
         if after != known:
-            self.tickets[report.client_id] = after
+            self._put(after)
             settled = after.state.settled and not known.state.settled
             leg = self._entry_ended(after) if settled else None
             changes.append(Change(ticket=after, leg=leg, settled=settled, ended=leg is not None and not leg.lot))
@@ -142,11 +150,11 @@ class Ledger:
     @property
     def waiting(self) -> bool:
         """Some order has not ended."""
-        return any(not ticket.state.settled for ticket in self.tickets.values())
+        return bool(self._live)
 
     def unsettled(self) -> list[Ticket]:
         """Orders that have not ended, oldest first."""
-        return [ticket for ticket in self.tickets.values() if not ticket.state.settled]
+        return [self.tickets[client_id] for client_id in self._live]
 
     def finality(self) -> Finality:
         """When ABSENT may be believed at this broker."""
@@ -215,13 +223,21 @@ class Ledger:
 
     # ---- details
 
+    def _put(self, ticket: Ticket) -> None:
+        client_id = ticket.intent.client_id
+        self.tickets[client_id] = ticket
+        if ticket.state.settled:
+            self._live.pop(client_id, None)
+        else:
+            self._live[client_id] = None
+
     def _count(self, fill: Fill) -> tuple[Change, ...]:
         before = self.tickets.get(fill.client_id) if fill.client_id else None
         if before is not None and before.state.settled and fill.fill_id in self._counted:
             return ()
         ticket = absorb_fill(before, fill) if before is not None else None
         if ticket is not None:
-            self.tickets[ticket.intent.client_id] = ticket
+            self._put(ticket)
         settled = ticket is not None and before is not None and ticket.state.settled and not before.state.settled
         grown_ticket = () if ticket is before else (Change(ticket=ticket, settled=settled),)
         if fill.fill_id in self._counted:
