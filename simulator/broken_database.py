@@ -72,6 +72,10 @@ class DatabaseFaults:
         """The database answers, promptly and truly."""
         return not (self._down.on or self._locked.on or self._slow.on or self._ambiguous)
 
+    def takes_writes(self) -> bool:
+        """It is there, and nobody holds the write lock: slowly perhaps, but what it takes is committed."""
+        return not (self._down.on or self._locked.on)
+
     # ---- to be asked by the storage
 
     def extra_s(self) -> float:
