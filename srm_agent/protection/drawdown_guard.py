@@ -51,6 +51,8 @@ class DrawdownGuard:
         self._flows: set[str] = set()
         self._included = None if mark is None else mark.last_flow_at
         """Flows up to this market time are in the mark already."""
+        self._spent_day = ""
+        """The day whose loss limit was reached: it stays so however equity recovers."""
         self.mark = mark
 
     def restore(self, mark: ProtectionMark | None) -> None:
@@ -83,11 +85,13 @@ class DrawdownGuard:
         assert drawdown is not None
         loss = stored((mark.day_base - equity) / mark.day_base) if mark.day_base > 0 else ZERO
         limit = self.limits.daily_loss
+        if limit is not None and loss >= limit:
+            self._spent_day = mark.day
         return Verdict(
             drawdown=drawdown,
             daily_loss=loss,
             breached=drawdown >= self.limits.max_drawdown,
-            day_over=limit is not None and loss >= limit,
+            day_over=limit is not None and self._spent_day == mark.day,
         )
 
     def breaches(self, equity: Decimal) -> bool:
@@ -98,6 +102,7 @@ class DrawdownGuard:
     def restart(self, equity: Decimal, wall_now: datetime, *, flows_in: datetime | None = None) -> None:
         """A named operator takes trading up again after an emergency close: the mark starts anew at `equity`."""
         if self.mark is not None:
+            self._spent_day = ""
             self._included = flows_in or self._included
             self.mark = replace(
                 self.mark,

@@ -264,6 +264,54 @@ async def test_a_guard_that_cannot_see_says_so_once(world: World) -> None:
     assert world.held()
 
 
+async def test_a_breach_that_nobody_can_measure_is_closed_if_it_breaches_at_its_best(world: World) -> None:
+    """Quotes show a fifth lost while the broker has not answered for half a minute: latched, closed on return (F13)."""
+    await gamble(world)
+    world.brokers[C01].real.network.cut()
+    await until(lambda: world.state() is ConnectionState.REDUCING, 10)
+    world.move(crash_price(world))
+    await asyncio.sleep(20)
+    assert world.state() is ConnectionState.REDUCING
+    assert await until(lambda: world.state() is ConnectionState.FLATTENING, 60) < 15
+    assert "account is not guarded" in world.pages()
+    halt = world.halts.find(HaltScope.CONNECTION, C01)
+    assert halt is not None
+    assert "at its best" in halt.reason
+    assert world.held()
+    world.brokers[C01].real.network.restore()
+    await until(lambda: world.state() is ConnectionState.HALTED, 10)
+    assert not world.held()
+
+
+async def test_one_frozen_symbol_is_no_drawdown(world: World) -> None:
+    """Its quotes stop for ten minutes while the account is well: no close, no new position in it (F18)."""
+    await world.opened()
+    world.feeding = False
+    await asyncio.sleep(600)
+    assert world.held()
+    assert world.witness.emergencies == []
+    await world.give(world.open_signal("s2", symbol=BTC))
+    assert world.witness.decisions[-1].accepted is False
+    world.feeding = True
+    await asyncio.sleep(5)
+    assert world.state() is ConnectionState.ACTIVE
+
+
+async def test_a_deposit_and_then_a_fifth_of_everything_is_a_breach(world: World) -> None:
+    """Half as much again is paid in, then 20 % of the whole is lost, floating: closed (F17, F19)."""
+    world.venue.deposit("c01", D(5000), world.venue.market_ms)
+    await asyncio.sleep(10)
+    assert world.a.guard.mark is not None
+    assert abs(world.a.guard.mark.high_water_mark - 15_000) < 1
+    await gamble(world)
+    world.move(str(world.mid - int(D(2900) / world.held())))
+    await asyncio.sleep(2)
+    assert world.state() is ConnectionState.ACTIVE
+    world.move(str(world.mid - int(D(200) / world.held())))
+    await until(lambda: world.state() is ConnectionState.HALTED, 5)
+    assert not world.held()
+
+
 async def test_holdings_that_drifted_are_read_again(world: World) -> None:
     """A fill counted twice by a repeated stream: the broker's positions put it right within seconds."""
     await gamble(world)

@@ -249,3 +249,47 @@ def test_the_clock_of_a_fill_does_not_matter(when: timedelta) -> None:
     fill = venue.trade(BTC, Side.BUY, "0.5", "59000")
     venue.watch.on_fill(replace(fill, at=fill.at + when))
     assert venue.value() == venue.equity()
+
+
+@pytest.mark.parametrize(
+    ("age", "exits", "best"),
+    [
+        pytest.param(1, (None, None), "9000", id="a fresh quote is what it is worth"),
+        pytest.param(60, (None, None), "11950", id="an old one is taken 5 % better"),
+        pytest.param(1, (D(59_500), None), "9500", id="it may have been stopped out before the fall"),
+        pytest.param(1, (D(58_000), None), "9000", id="a stop below the price helps nobody"),
+        pytest.param(1, (None, D(61_000)), "11000", id="or have reached its target"),
+        pytest.param(60, (D(59_500), D(70_000)), "20000", id="whatever is best"),
+    ],
+)
+def test_the_most_that_an_unknown_equity_can_be(
+    age: float, exits: tuple[Decimal | None, Decimal | None], best: str
+) -> None:
+    """One BTC bought at 60,000 with 10,000, last seen at 59,000: what it is worth at the very best (INV-13)."""
+    venue = Exchange()
+    venue.quotes[BTC] = Quote(symbol=BTC, bid=D(60_000), ask=D(60_000), at=START, received=1000.0)
+    venue.watch.on_positions([_position(BTC, "1")])
+    venue.watch.on_account(venue.figure(D(10_000)))
+    venue.quotes[BTC] = Quote(symbol=BTC, bid=D(59_000), ask=D(59_000), at=START, received=1000.0)
+    assert venue.watch.at_best(1000.0 + age, 5.0, {BTC: exits}) == D(best)
+
+
+def test_the_most_of_a_short_position_is_the_mirror() -> None:
+    """Sold one at 60,000, last seen at 61,000 a minute ago: 5 % lower at best, or at its stop if that was nearer."""
+    venue = Exchange()
+    venue.quotes[BTC] = Quote(symbol=BTC, bid=D(60_000), ask=D(60_000), at=START, received=1000.0)
+    venue.watch.on_positions([_position(BTC, "1", Side.SELL)])
+    venue.watch.on_account(venue.figure(D(10_000)))
+    venue.quotes[BTC] = Quote(symbol=BTC, bid=D(61_000), ask=D(61_000), at=START, received=1000.0)
+    assert venue.watch.at_best(1001.0, 5.0, {}) == D(9_000)
+    assert venue.watch.at_best(1001.0, 5.0, {BTC: (D(60_500), None)}) == D(9_500)
+    assert venue.watch.at_best(1060.0, 5.0, {}) == D(9_000) + D(61_000) * D("0.05")
+
+
+def test_without_a_price_nothing_is_the_most() -> None:
+    """A position that nobody quotes, or no broker's figure at all: no bound, so nothing is closed by it."""
+    venue = Exchange()
+    venue.watch.on_positions([_position(BTC, "1")])
+    assert venue.watch.at_best(1000.0, 5.0, {}) is None
+    venue.watch.on_account(venue.figure(D(10_000)))
+    assert venue.watch.at_best(1000.0, 5.0, {}) is None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,6 +128,58 @@ def test_the_day_begins_in_the_configured_zone() -> None:
     observe(guard, "1000", AT)
     assert observe(guard, "940", AT + timedelta(hours=4, minutes=59))[2] is True
     assert observe(guard, "940", AT + timedelta(hours=5))[2] is False
+
+
+@pytest.mark.parametrize(
+    ("zone", "midnight"),
+    [
+        pytest.param("Europe/London", datetime(2026, 3, 29, 0, tzinfo=UTC), id="the night the clocks go forward"),
+        pytest.param("Europe/London", datetime(2026, 3, 29, 23, tzinfo=UTC), id="the night after, an hour earlier"),
+        pytest.param("Europe/London", datetime(2026, 10, 24, 23, tzinfo=UTC), id="the night the clocks go back"),
+        pytest.param("Europe/London", datetime(2026, 10, 26, 0, tzinfo=UTC), id="after a day of 25 hours"),
+        pytest.param("America/New_York", datetime(2026, 3, 8, 5, tzinfo=UTC), id="New York, still on winter time"),
+        pytest.param("America/New_York", datetime(2026, 3, 9, 4, tzinfo=UTC), id="New York, after a day of 23 hours"),
+        pytest.param("UTC", datetime(2026, 3, 29, 0, tzinfo=UTC), id="UTC has no summer"),
+    ],
+)
+def test_a_day_changes_at_midnight_also_when_the_clocks_do(zone: str, midnight: datetime) -> None:
+    """One second before it the day's loss stands, at midnight a new day begins, whatever its length in hours."""
+    guard = a_guard(daily="0.05", zone=zone)
+    before = midnight - timedelta(seconds=1)
+    observe(guard, "1000", before - timedelta(hours=2))
+    assert observe(guard, "940", before)[2] is True
+    assert observe(guard, "940", midnight)[2] is False
+    assert observe(guard, "890", midnight + timedelta(hours=1))[2] is True
+
+
+def test_a_spent_day_stays_spent() -> None:
+    """Equity recovers within the day: no entries all the same until midnight; an operator's restart begins anew."""
+    guard = a_guard(daily="0.05")
+    observe(guard, "1000")
+    assert observe(guard, "949", AT + timedelta(minutes=1))[2] is True
+    assert observe(guard, "1010", AT + timedelta(minutes=2))[2] is True
+    assert observe(guard, "1010", AT + timedelta(days=1))[2] is False
+    assert observe(guard, "900", AT + timedelta(days=1, minutes=1))[2] is True
+    guard.restart(Decimal(900), AT)
+    assert observe(guard, "900", AT + timedelta(days=1, minutes=2))[2] is False
+
+
+@pytest.mark.parametrize(
+    ("base", "over"),
+    [
+        pytest.param("balance", False, id="balance 950: 4 % down"),
+        pytest.param("equity", True, id="equity 1000: 8.8 % down"),
+        pytest.param("larger", True, id="the larger of both"),
+    ],
+)
+def test_the_days_base_is_the_chosen_one(base: str, over: bool) -> None:
+    """The day begins with a floating profit of 50: what counts as the day's loss depends on the base."""
+    limits = GuardLimits(
+        max_drawdown=Decimal("0.5"), daily_loss=Decimal("0.05"), daily_base=DailyBase(base), zone=ZoneInfo("UTC")
+    )
+    guard = DrawdownGuard(ConnectionId("c01"), limits, None)
+    guard.observe(Decimal(1000), Decimal(950), AT, AT)
+    assert guard.observe(Decimal(912), Decimal(912), AT + timedelta(minutes=1), AT).day_over is over
 
 
 @given(st.lists(st.decimals("1", "100000", places=2), min_size=1, max_size=50))
