@@ -395,9 +395,12 @@ async def test_nobody_changes_what_is_stored(store: KeptStore, a: Values) -> Non
     intents.clear()
     read: Any = (await store.book.decisions())[0].inputs
     read["atr"] = "changed"
+    step: Any = (await store.book.decisions())[0].steps[0].inputs
+    step["equity"] = "changed"
     rows: Any = await store.journal.unsettled(C1)
     rows.clear()
     assert (await store.book.decisions())[0].inputs == {"atr": "0.1"}
+    assert (await store.book.decisions())[0].steps == a.decision().steps
     assert (len(await store.journal.unsettled(C1)), len(await store.journal.open_legs(C1))) == (1, 1)
 
 

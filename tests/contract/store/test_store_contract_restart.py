@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from simulator.memory_store.store import MemoryStore
 from srm_agent.clock import ManualClock
 from srm_agent.domain.orders import OrderPurpose, OrderState
 from srm_agent.errors import LeaseLost, StoreUnavailable
+from srm_agent.ports import Storage
 from tests.contract.store.conftest import C1, KeptStore, Lasting, Values
 from tests.contract.store.test_store_contract_journal import everything
 
@@ -96,8 +100,7 @@ async def test_a_second_daemon_fences_the_first(lasting: Lasting, a: Values, clo
 
 
 async def test_a_closed_store_is_unavailable(lasting: Lasting, a: Values) -> None:
-    """Whoever holds a closed store gets StoreUnavailable from every kind of call and changes nothing; closing twice is
-    fine."""
+    """Whoever holds a closed store gets StoreUnavailable from every kind of call, and changes nothing."""
     before = lasting.store
     await before.close()
     calls = [
@@ -122,3 +125,12 @@ async def test_a_closed_store_is_unavailable(lasting: Lasting, a: Values) -> Non
     await store.signals.finish(a.alpha, "m1", clock_later)
     with pytest.raises(StoreUnavailable):
         await before.signals.finish(a.alpha, "m1", clock_later)
+
+
+def test_the_dictionaries_are_a_storage_without_sql() -> None:
+    """The whole port is there (mypy proves it here), and a process that uses it loads no database library."""
+    storage: Storage = MemoryStore(ManualClock(Values.start))
+    assert storage.journal is not None
+    code = "import sys, simulator.memory_store.store; print('sqlalchemy' in sys.modules, 'sqlite3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
