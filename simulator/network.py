@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from simulator.latency import LatencyModel
-from simulator.spells import Message, Spell, Waiting
+from simulator.spells import Message, Spell, Waiting, loop_time
+
+FORGOTTEN_S = 10.0
+"""After somebody has calmed the line: so long may what was sent before still arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Network:
     def __init__(self, latency: LatencyModel) -> None:
         self._latency = latency
         self._cut, self._refusing = Spell(), Spell()
+        self._calmed = -inf
         self._changes: Waiting[Change] = Waiting()
         self._on_cut: list[Callable[[], None]] = []
         # Packets belong to the world, not to the process that sent them: no context of the sender goes with them.
@@ -58,9 +62,10 @@ class Network:
         self._refusing.end()
 
     def calm(self) -> None:
-        """The line works, and nothing waits for the next exchanges."""
+        """The line works, nothing waits for the next exchanges, and what has been under way for long never arrives."""
         self.restore()
         self._changes.clear()
+        self._calmed = loop_time()
 
     @property
     def down(self) -> bool:
@@ -124,10 +129,12 @@ class Network:
         if seconds is None or self.down:
             self.lost += 1
             return
-        asyncio.get_running_loop().call_later(seconds, self._arrive, arrive, context=self._context)
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, self._arrive, arrive, loop.time(), context=self._context)
 
-    def _arrive(self, arrive: Callable[[], None]) -> None:
-        if self.down:
+    def _arrive(self, arrive: Callable[[], None], sent: float) -> None:
+        forgotten = sent < self._calmed and loop_time() - self._calmed > FORGOTTEN_S
+        if self.down or forgotten:
             self.lost += 1
         else:
             arrive()

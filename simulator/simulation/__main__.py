@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from simulator.simulation import cast
 from simulator.simulation.director import Ending
 from simulator.simulation.log_sink import configure
 from simulator.simulation.profiles import PROFILES, profile_of
-from simulator.simulation.runner import Totals, play, run
+from simulator.simulation.runner import INVARIANT, Totals, play, run
 from simulator.simulation.totals import silent
 from simulator.simulation.trace import Trace
 
@@ -44,8 +45,23 @@ def main() -> int:
             bad += bool(ending.violations)
             progress.update(bar, advance=1, bad=f"[red]{bad} broken" if bad else "")
 
-        totals = run(list(seeds), options.profile, jobs=options.jobs, on_done=done)
+        totals = run(
+            list(seeds),
+            options.profile,
+            jobs=options.jobs,
+            stop_after=options.stop_after,
+            again=not options.once,
+            on_done=done,
+        )
+    if options.json is not None:
+        options.json.write_text(json.dumps(_summary(totals)), encoding="utf-8")
     return report(totals, options.profile)
+
+
+def _summary(totals: Totals) -> dict[str, object]:
+    """For a program that reads it: how many seeds were played, which broke what, and what else went wrong."""
+    others = [f"seed {seed}: {text}" for seed, text in totals.violations if not text.startswith(INVARIANT)]
+    return {"seeds": totals.seeds, "broken": totals.broken, "others": others, "seconds": totals.seconds}
 
 
 def report(totals: Totals, profile: str) -> int:
@@ -103,6 +119,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed0", type=_not_negative, default=0, help="the first")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="default", help="kind of days")
     parser.add_argument("--jobs", type=_not_negative, default=0, help="processes, 0 = one a core")
+    parser.add_argument("--stop-after", type=_not_negative, default=0, help="once so many seeds broke something")
+    parser.add_argument("--once", action="store_true", help="play no seed a second time (INV-15)")
+    parser.add_argument("--json", type=Path, help="write what was found here too")
     parser.add_argument("--replay", type=_not_negative, metavar="SEED", help="play one seed and tell all about it")
     parser.add_argument("--trace", type=Path, help="with --replay: write the trace here")
     try:

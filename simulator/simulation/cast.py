@@ -23,9 +23,11 @@ OPERATOR = "olga"
 
 
 @cache
-def settings_of(scope: str) -> Settings:
+def settings_of(scope: str, max_open_risk: Decimal, max_drawdown: Decimal) -> Settings:
     """The configuration, read once a process; `scope` is `protection.emergency_scope`."""
-    return load(CONFIGURATION, {"protection": {"emergency_scope": scope}})
+    limits = {"limits": {"max_open_risk": max_open_risk}}
+    protection = {"emergency_scope": scope, "max_drawdown": max_drawdown}
+    return load(CONFIGURATION, {"protection": protection, "policies": {"crypto": limits, "fx": limits}})
 
 
 def accounts() -> tuple[SimAccount, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 
 from simulator.chaos import IDS, Strike, calm, inject, schedule
 from simulator.records import OrderTicket
@@ -14,16 +15,20 @@ from simulator.seeds import stream
 from simulator.simulation.invariants.judge import Judge
 from simulator.simulation.loop import LIFE
 from simulator.simulation.market import STEP_S
-from simulator.simulation.plan import QUIET_START_S, Crash
+from simulator.simulation.plan import NEAR_S, QUIET_START_S, Crash
 from simulator.simulation.process import Process
 from simulator.simulation.world import World
 from srm_agent import failpoints
+from srm_agent.domain.accounts import HaltScope
+from srm_agent.domain.ids import ConnectionId
 from srm_agent.domain.units import Side
 
 JUDGE_S = 0.25
 RESTART_S = 2.0
 """RestartSec of the unit."""
 STOP_PATIENCE_S = 30.0
+SECOND_LIVES_S = (10.0, 60.0)
+LATE_STRIKES = 3
 START_LIMIT = 5
 """After so many defects systemd would give up too."""
 
@@ -57,6 +62,8 @@ class Director:
         self._ids = self._plan.profile.fault_ids or IDS
         self._chance = stream(world.plan.seed, "faults")
         self._armed: Crash | None = None
+        self._guest: Process | None = None
+        """The second daemon while it lives."""
         self._helpers: list[asyncio.Task[None]] = []
         self._stopping = False
         self._rest_s = RESTART_S
@@ -106,6 +113,10 @@ class Director:
                 self._at(strike.at_s, lambda strike=strike: self._strike(strike.fault_id))  # type: ignore[misc]
             for begin, end, scope, key in plan.halts:
                 self._spawn(self._halt(begin, end, scope, key))
+            for begin, end, key in plan.flattens:
+                self._spawn(self._flatten(begin, end, ConnectionId(key)))
+            if plan.second_at is not None:
+                self._at(plan.second_at, self._second)
             await asyncio.sleep(plan.profile.busy_s)
             await self._peace()
             await asyncio.sleep(max(0.0, plan.profile.length_s - world.now()))
@@ -148,6 +159,10 @@ class Director:
         symbol = self._rng.choice(("BTCUSDT", "ETHUSDT", "EURUSDT"))
         if self._world.venue.priced(symbol):
             sender.begin(symbol)
+            if self._plan.profile.twins_share and self._rng.random() < self._plan.profile.twins_share:
+                for other in self._world.senders:
+                    if other is not sender:
+                        self._at(self._world.now() + self._rng.uniform(0.0, NEAR_S), partial(other.begin, symbol))
 
     def _human(self) -> None:
         world = self._world
@@ -167,6 +182,14 @@ class Director:
         while await self._world.operate("resume", scope, key) not in (200, 404):
             await asyncio.sleep(1.0)
 
+    async def _flatten(self, begin: float, end: float, connection: ConnectionId) -> None:
+        await asyncio.sleep(begin)
+        while not self._world.flatten(connection):
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(max(0.0, end - self._world.now()))
+        while await self._world.operate("resume", HaltScope.CONNECTION.value, connection) not in (200, 404):
+            await asyncio.sleep(1.0)
+
     # ---- faults
 
     def _strikes(self) -> list[Strike]:
@@ -175,6 +198,8 @@ class Director:
             return []
         horizon = profile.busy_s - QUIET_START_S
         drawn = schedule(stream(self._plan.seed, "strikes"), self._ids, profile.faults, horizon)
+        if self._plan.late:  # else what only such brokers do would be too rare to be judged
+            drawn += schedule(stream(self._plan.seed, "late"), ("B6",), LATE_STRIKES, horizon)
         return [replace(strike, at_s=strike.at_s + QUIET_START_S) for strike in drawn]
 
     def _strike(self, fault_id: str) -> None:
@@ -192,7 +217,7 @@ class Director:
         if crash.point:
             self._armed = crash
             return
-        for process in self._world.living()[:1]:
+        for process in self._at_home():
             self._kill(process, "kill")
 
     def _reached(self, point: str) -> None:
@@ -208,18 +233,31 @@ class Director:
                     raise asyncio.CancelledError(f"killed at {point}")
 
     def _kill(self, process: Process, how: str) -> None:
+        if not process.alive:
+            return
         self.crashes[how] = self.crashes.get(how, 0) + 1
         process.kill(how)
 
     def _restart(self) -> None:
-        for process in self._world.living()[:1]:
+        for process in self._at_home():
             process.stop()
+
+    def _second(self) -> None:
+        """A second daemon on the same accounts: it waits for the leases, gets them when the first dies, and ends."""
+        if self._stopping or self._world.peace or self._guest is not None:
+            return
+        self._guest = guest = self._world.give_birth(guest=True)
+        act = self._rng.choice((guest.stop, guest.stop, partial(self._kill, guest, "kill of the second")))
+        self._at(self._world.now() + self._rng.uniform(*SECOND_LIVES_S), act)
 
     def _ended(self, process: Process, how: str) -> None:
         if how.startswith("defect"):
             self.defects.append(f"life {process.number} ended by a {how}")
+        if process is self._guest:
+            self._guest = None
+            return
         hopeless = len(self.defects) >= START_LIMIT
-        if not self._stopping and not hopeless and not self._world.living():
+        if not self._stopping and not hopeless and not self._at_home():
             self._at(self._world.now() + (RESTART_S if self._world.peace else self._rest()), self._reborn)
 
     def _rest(self) -> float:
@@ -227,8 +265,12 @@ class Director:
         return rest
 
     def _reborn(self) -> None:
-        if not self._stopping and not self._world.living():
+        if not self._stopping and not self._at_home():
             self._world.give_birth()
+
+    def _at_home(self) -> list[Process]:
+        """Living processes that systemd would start again."""
+        return [process for process in self._world.living() if process is not self._guest]
 
     # ---- peace
 
@@ -239,7 +281,9 @@ class Director:
         self._armed = None
         world.trace.add(world.now(), "peace")
         calm(world)
-        if not world.living():
+        if self._guest is not None:
+            self._guest.stop()
+        if not self._at_home():
             world.give_birth()
         await asyncio.sleep(10)
         for sender in world.senders:

@@ -91,6 +91,8 @@ class Evidence(Protocol):
     """Hard cap of risk per trade, a fraction of equity, of the settings in force."""
     max_open_risk: Decimal
     """The same for all open legs of an account together."""
+    max_drawdown: Decimal
+    """At which an account has to be closed, a fraction of its high-water mark."""
 
     def now(self) -> float:
         """Seconds of the loop."""
@@ -98,6 +100,10 @@ class Evidence(Protocol):
 
     def reachable(self, connection: ConnectionId) -> bool:
         """Network, venue and stream of that account work now (no partition, no ban, no stall)."""
+        ...
+
+    def feed_works(self) -> bool:
+        """Quotes of all symbols arrive now, as they are."""
         ...
 
     def database_works(self) -> bool:

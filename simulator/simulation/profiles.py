@@ -1,18 +1,67 @@
-"""Kinds of days, by name."""
+"""Kinds of days, by name: the default one, and days aimed at one thing, which are shorter.
+
+An aimed day (`tests/mutants`) breaks what its mutant is about as often as it can, and nothing else.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 from simulator.simulation.plan import Profile
 
 DEFAULT = Profile()
+SHORT = Profile(
+    name="short",
+    signals=18,
+    faults=12,
+    crash_share=0.0,
+    foreign_share=0.0,
+    operator_share=0.0,
+    late_share=0.0,
+    busy_s=55.0,
+    peace_s=30.0,
+)
+"""What aimed days have in common: nobody meddles and nobody is killed."""
+
+AIMED = (
+    replace(SHORT, name="replies", fault_ids=("B2", "B3", "B4", "B5", "B6")),
+    replace(SHORT, name="undelivered", fault_ids=("B15", "B22", "B34", "P10", "P12")),
+    replace(SHORT, name="caps", fault_ids=("B4", "B6", "P10"), twins_share=1.0, max_open_risk=Decimal("0.008")),
+    replace(
+        SHORT,
+        name="halts",
+        fault_ids=("B15", "P10", "P12"),
+        signals=24,
+        operator_share=1.0,
+        halts=4,
+        opens_at_halts=0.7,
+        busy_s=70.0,
+        peace_s=40.0,
+    ),
+    replace(
+        SHORT, name="halted crashes", fault_ids=("P7", "P8"), faults=4, operator_share=1.0, halts=2, crash_share=1.0
+    ),
+    replace(SHORT, name="closes", fault_ids=("B6", "B8", "B28"), signals=24, flattens=5),
+    replace(SHORT, name="blind", fault_ids=("B26",), faults=25, flattens=4),
+    replace(SHORT, name="stops", fault_ids=("B10", "B11"), faults=16),
+    replace(SHORT, name="partial fills", fault_ids=("B7", "B8")),
+    replace(SHORT, name="database", fault_ids=("P7", "P9", "P10", "P12", "P15")),
+    replace(SHORT, name="leases", fault_ids=("P22", "P23"), faults=8, signals=24),
+    replace(SHORT, name="silence", fault_ids=("B22", "B23"), signals=24),
+    replace(SHORT, name="losses", fault_ids=("B21",), faults=20, signals=24),
+    replace(SHORT, name="marks", fault_ids=("B21",), crash_share=1.0, crash_points=()),
+    replace(SHORT, name="ghosts", fault_ids=("B4", "B6"), faults=16, late_share=1.0, signals=24, peace_s=40.0),
+    replace(SHORT, name="seconds", faults=4, second_share=1.0, crash_share=0.7, operator_share=0.5),
+)
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         DEFAULT,
-        replace(DEFAULT, name="calm", faults=0, crash_share=0.0, foreign_share=0.0, second_share=0.0),
+        replace(DEFAULT, name="calm", faults=0, crash_share=0.0, foreign_share=0.0, late_share=0.0),
         replace(DEFAULT, name="crashes", faults=2, crash_share=1.0),
+        replace(DEFAULT, name="late", late_share=1.0),
+        *AIMED,
     )
 }
 

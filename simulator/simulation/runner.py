@@ -44,6 +44,9 @@ def play(seed: int, profile: Profile, *, sql: bool = False, trace: Trace | None 
         SINK.reset()
 
 
+INVARIANT = "INV-"
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums over seeds."""
@@ -66,6 +69,17 @@ class Totals:
         self.crashes.update(ending.crashes)
         self.counters.update(ending.counters)
         self.digests[ending.seed] = ending.digest
+
+    @property
+    def broken(self) -> dict[int, list[str]]:
+        """Names of the invariants that each seed broke. A seed whose agent died of a defect proves no invariant."""
+        died = {seed for seed, text in self.violations if not text.startswith(INVARIANT)}
+        found: dict[int, list[str]] = {}
+        for seed, text in self.violations:
+            name = text.split(maxsplit=1)[0].rstrip(":")
+            if seed not in died and name not in found.setdefault(seed, []):
+                found[seed].append(name)
+        return found
 
     @property
     def hash(self) -> str:
@@ -95,34 +109,42 @@ def run(
     profile: str,
     *,
     jobs: int = 0,
+    stop_after: int = 0,
+    again: bool = True,
     on_done: Callable[[Ending], None] | None = None,
     clock: Clock | None = None,
 ) -> Totals:
-    """Play all seeds on `jobs` processes (0: one a core)."""
+    """Play the seeds on `jobs` processes (0: one a core).
+
+    `stop_after`: not further than to the seed with which so many have broken an invariant, in the seeds' order, so that
+    two runs count the same (0: all). `again` False: no seed is played a second time.
+    """
     clock = clock or SystemClock()
     totals, began = Totals(), clock.monotonic()
-    for ending in _endings(seeds, profile, jobs or os.cpu_count() or 1):
+    for ending in _endings(seeds, profile, jobs or os.cpu_count() or 1, again=again):
         totals.add(ending)
         if on_done is not None:
             on_done(ending)
+        if stop_after and len(totals.broken) >= stop_after:
+            break
     totals.seconds = clock.monotonic() - began
     return totals
 
 
-def _endings(seeds: Sequence[int], profile: str, jobs: int) -> Iterator[Ending]:
+def _endings(seeds: Sequence[int], profile: str, jobs: int, *, again: bool) -> Iterator[Ending]:
+    work: Iterable[tuple[int, str, bool]] = [(seed, profile, again) for seed in seeds]
     if jobs == 1 or len(seeds) == 1:
         _prepare()
-        yield from (_one((seed, profile)) for seed in seeds)
+        yield from map(_one, work)
         return
-    work: Iterable[tuple[int, str]] = [(seed, profile) for seed in seeds]
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=_prepare) as pool:
-        yield from pool.imap_unordered(_one, work, chunksize=2)
+        yield from pool.imap(_one, work, chunksize=1)
 
 
 def _prepare() -> None:
     configure(cast.secrets())
 
 
-def _one(work: tuple[int, str]) -> Ending:
-    seed, profile = work
-    return play_checked(seed, profile_of(profile))
+def _one(work: tuple[int, str, bool]) -> Ending:
+    seed, profile, again = work
+    return play_checked(seed, profile_of(profile)) if again else play(seed, profile_of(profile))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import replace
 from decimal import Decimal
 
@@ -21,7 +21,7 @@ from simulator.simulation.clock import VirtualClock
 from simulator.simulation.evidence import Acknowledged, Life, Operated, Told
 from simulator.simulation.invariants.doors import Seen
 from simulator.simulation.log_sink import SINK
-from simulator.simulation.loop import VirtualLoop
+from simulator.simulation.loop import LIFE, VirtualLoop
 from simulator.simulation.mail import Letters, Sender
 from simulator.simulation.market import Prices, three_instruments, three_walks
 from simulator.simulation.pager import Pager
@@ -31,7 +31,7 @@ from simulator.simulation.server import ConnectionRefused, Request, VirtualServe
 from simulator.simulation.trace import Trace
 from simulator.venue import Venue, VenueRefused
 from srm_agent.api.signatures import WebhookKey
-from srm_agent.domain.accounts import ConnectionState
+from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.domain.ids import ConnectionId, ProviderKey, Symbol
 from srm_agent.domain.instrument import AssetClass
 from srm_agent.notifier import Alert
@@ -41,6 +41,10 @@ START_MS = 1_772_631_000_000
 """Market time at the beginning: Wednesday 2026-03-04 13:30 UTC."""
 
 
+WINDOW_S = 5.0
+"""What was signed longer ago is refused by a venue with a receive window."""
+
+
 class World:
     """One seed. `play` it once; then look at what it left (it is the evidence for the judges)."""
 
@@ -48,7 +52,8 @@ class World:
         self.plan, self.loop, self.book, self.trace = plan, loop, book, trace
         self.clock = VirtualClock(loop)
         self.rng = stream(plan.seed, "world")
-        self.settings = cast.settings_of(plan.scope)
+        profile = plan.profile
+        self.settings = cast.settings_of(plan.scope, profile.max_open_risk, profile.max_drawdown)
         self.connections: Sequence[ConnectionId] = cast.CONNECTIONS
         self.venue = Venue(three_instruments(), cast.accounts(), stream(plan.seed, "venue"))
         self.prices = Prices(
@@ -64,11 +69,14 @@ class World:
         self.secrets: Sequence[str] = cast.secrets()
         self.scope_is_account = plan.scope == "account"
         self.max_risk = Decimal("0.2")
-        self.max_open_risk = Decimal("0.5")
+        self.max_open_risk = profile.max_open_risk
+        self.max_drawdown = profile.max_drawdown
         self.database = DatabaseFaults()
         self.disk = FilesFaults()
         self.files = MemoryFiles(self.disk)
-        self.seen = Seen(loop.time, self.database_works)
+        self._guests_files = MemoryFiles(self.disk)
+        """Of a second daemon, on another machine."""
+        self.seen = Seen(loop.time, self.database.takes_writes)
         self._storage, self._database_rng = storage, stream(plan.seed, "database")
         self.peace = False
         self.processes: list[Process] = []
@@ -83,7 +91,12 @@ class World:
         self.feed = InProcessFeed(self.venue, self.clock, asset_classes=classes, pip_sizes=pips)
         self.brokers = {
             name: InProcessBroker(
-                self.venue, name, name, self.clock, LatencyModel.typical(stream(plan.seed, "latency", name))
+                self.venue,
+                name,
+                name,
+                self.clock,
+                LatencyModel.typical(stream(plan.seed, "latency", name)),
+                receive_window_s=None if plan.late else WINDOW_S,
             )
             for name in self.connections
         }
@@ -105,8 +118,8 @@ class World:
 
     # ---- processes
 
-    def give_birth(self) -> Process:
-        """Start one more process of the agent."""
+    def give_birth(self, *, guest: bool = False) -> Process:
+        """Start one more process of the agent; a `guest` runs on another machine: same database, other files."""
         number = len(self.processes) + 1
         process = Process(
             number,
@@ -124,7 +137,7 @@ class World:
                 before=Leg(median_s=0.002),
                 after=Leg(median_s=0.001),
             ),
-            files=self.files,
+            files=self._guests_files if guest else self.files,
             keys={provider: [WebhookKey(cast.provider_secret(provider))] for provider in cast.PROVIDERS},
             operators=cast.operators(),
             sinks=[self.pager],
@@ -193,6 +206,10 @@ class World:
         """That account's line and the venue work now."""
         return self.brokers[connection].reachable
 
+    def feed_works(self) -> bool:
+        """Quotes arrive as they are."""
+        return not self.feed.network.down and self.feed.mischief.honest
+
     def database_works(self) -> bool:
         """The database answers now."""
         return self.database.works
@@ -214,7 +231,8 @@ class World:
 
     def spilt(self, client_id: str) -> bool:
         """That exit stands in a spill file."""
-        return any(client_id in text for name, text in self.files.texts.items() if name.startswith("exits."))
+        texts = [*self.files.texts.items(), *self._guests_files.texts.items()]
+        return any(client_id in text for name, text in texts if name.startswith("exits."))
 
     # ---- what goes wrong (ChaosWorld)
 
@@ -265,6 +283,19 @@ class World:
     async def _resume(self, scope: str, key: str) -> None:
         while await self.operate("resume", scope, key) not in (200, 404):
             await asyncio.sleep(1.0)
+
+    def flatten(self, connection: ConnectionId) -> bool:
+        """Close an account by the operator's hand; False while nobody is there who could."""
+        for process in self.living()[:1]:
+            if process.agent is not None and process.ready and connection in process.agent.flow.accounts:
+                context = copy_context()
+                context.run(LIFE.set, process.number)
+                context.run(process.agent.flow.accounts[connection].flatten, "seed", cast.OPERATOR)
+                scope = HaltScope.CONNECTION.value
+                self.operated.append(Operated(at=self.now(), act="flatten", scope=scope, key=connection))
+                self.trace.add(self.now(), f"operator flatten {connection}")
+                return True
+        return False
 
     # ---- other people
 

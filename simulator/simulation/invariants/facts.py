@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from simulator.records import ExecType, Execution, SimOrder, StopKind
 from simulator.simulation.evidence import Evidence
+from simulator.simulation.invariants.doors import Committed
 from simulator.terms import SymbolState
 from srm_agent.domain.accounts import ConnectionState
 from srm_agent.domain.ids import ClientOrderId, ConnectionId, SignalId, Symbol, client_order_id
+from srm_agent.domain.orders import OrderPurpose
 from srm_agent.domain.signals import OpenSignal
 from srm_agent.domain.trades import Leg, LegState
 from srm_agent.domain.units import ZERO
@@ -86,6 +88,8 @@ class Facts:
         self.database_since: float | None = evidence.now()
         """Since when the database works, None while it does not."""
         self.database_down_since: float | None = None
+        self.legs_version = 0
+        """Grows with each new reading of the legs."""
         self._legs: dict[ConnectionId, list[Leg]] = {}
         self._lots: dict[tuple[ConnectionId, Symbol], Decimal] = {}
         for connection in evidence.connections:
@@ -180,6 +184,7 @@ class Facts:
         if not self.seen.legs_changed:
             return
         self.seen.legs_changed = False
+        self.legs_version += 1
         self._legs, self._lots = {}, {}
         for leg in at_once(self.evidence.book.legs()):
             self._legs.setdefault(leg.connection_id, []).append(leg)
@@ -191,6 +196,13 @@ class Facts:
         """Signed open lots of all legs on a symbol."""
         self._read_legs()
         return self._lots.get((connection, symbol), ZERO)
+
+    def entry_of(self, leg: Leg) -> Committed | None:
+        """The entry order of a leg, as the journal has it."""
+        for entry in reversed(self.seen.orders.values()):
+            if entry.intent.leg_id == leg.leg_id and entry.intent.purpose is OrderPurpose.ENTRY:
+                return entry
+        return None
 
     def signal_of(self, order: SimOrder) -> SignalId | None:
         """Whose entry an order of ours is: by the journal, else by the ids that derive from known signals."""

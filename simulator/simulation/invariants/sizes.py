@@ -11,7 +11,7 @@ from simulator.simulation.invariants.doors import Committed, Sent
 from simulator.simulation.invariants.facts import LIVE, Facts
 from simulator.terms import SimInstrument
 from srm_agent.domain.decisions import Decision
-from srm_agent.domain.ids import ClientOrderId
+from srm_agent.domain.ids import ClientOrderId, LegId
 from srm_agent.domain.orders import OrderIntent, OrderPurpose
 from srm_agent.domain.trades import Leg, LegState
 from srm_agent.domain.units import ONE, ZERO, stored_up
@@ -30,10 +30,41 @@ class RiskCapped(Check):
     stop is at most the recorded equity x `max_risk`, in account currency.
 
     The stop is the one that left with the order: a broker that drops it (B10) is INV-4's trouble, and a gap through it
-    the market's.
+    the market's. Afterwards the leg's stop, as the database has it, is never looser than that one: nobody may raise the
+    risk beyond the plan under the policies of the simulation.
     """
 
     name = "INV-11"
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self._stops: dict[LegId, Decimal | None] = {}
+        """As seen last."""
+        self._version = 0
+
+    def on_tick(self, at: float) -> Iterable[Violation]:
+        """Stops of legs that were moved since the last tick."""
+        if not self.seen.legs_changed and self._version == self.facts.legs_version:
+            return
+        for connection in self.evidence.connections:
+            legs = self.facts.legs(connection)
+            self._version = self.facts.legs_version
+            for leg in legs:
+                stop = leg.stop_loss
+                if leg.state is not LegState.OPEN or self._stops.get(leg.leg_id) == stop:
+                    continue
+                self._stops[leg.leg_id] = stop
+                entry = self.facts.entry_of(leg)
+                first = None if entry is None else entry.intent.stop_loss
+                if stop is None or first is None:
+                    continue
+                self.checked += 1
+                if (stop - first) * leg.side < 0:
+                    yield self.broken(
+                        at,
+                        f"{connection}: the stop of {leg.leg_id} was moved to {stop:f}, "
+                        f"its order left with {first:f}: more is at risk than was planned",
+                    )
 
     def on_accepted(self, order: SimOrder, at: float) -> Iterable[Violation]:
         """The venue's own words for lots, limit and stop."""
@@ -127,7 +158,7 @@ class LotsFit(Check):
         lots = max(held * leg.side, ZERO)
         if leg.state is LegState.OPEN:
             return leg.planned_risk * min(leg.open_lot, lots) / leg.lot
-        entry = self._entry_of(leg)
+        entry = self.facts.entry_of(leg)
         if entry is None:
             return ZERO
         order = self.evidence.venue.order(leg.connection_id, link_id=entry.intent.client_id)
@@ -136,12 +167,6 @@ class LotsFit(Check):
             return leg.planned_risk * ((order.leaves if order.status.working else ZERO) + filled) / leg.lot
         unsent = not self.seen.sent.get(entry.intent.client_id) and at - entry.at > SEND_DEADLINE_S
         return ZERO if unsent or self.seen.states[entry.intent.client_id].settled else leg.planned_risk
-
-    def _entry_of(self, leg: Leg) -> Committed | None:
-        for entry in reversed(self.seen.orders.values()):
-            if entry.intent.leg_id == leg.leg_id and entry.intent.purpose is OrderPurpose.ENTRY:
-                return entry
-        return None
 
 
 class DecisionsExplain(Check):

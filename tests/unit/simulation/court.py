@@ -69,6 +69,7 @@ class Court:
     scope_is_account: bool = False
     max_risk: Decimal = Decimal("0.05")
     max_open_risk: Decimal = Decimal("0.08")
+    max_drawdown: Decimal = Decimal("0.2")
     time: float = 0.0
     reached: bool = True
     database: bool = True
@@ -91,6 +92,10 @@ class Court:
     def reachable(self, connection: ConnectionId) -> bool:
         """As told."""
         return self.reached
+
+    def feed_works(self) -> bool:
+        """Always."""
+        return True
 
     def database_works(self) -> bool:
         """As told."""
