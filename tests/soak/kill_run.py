@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.soak.kill_daemon import KEY, Daemon, Member, VenueProcess
+from tests.soak.kill_daemon import KEY, Daemon, Member, Restart, VenueProcess
 from tests.soak.kill_evidence import evidence, trades, waiting
 from tests.soak.kill_judge import Finding, judge
 from tests.soak.kill_points import POINTS, Point, Stage, tend
@@ -29,11 +29,11 @@ MEMBERS = (
     Member(name="c03", provider="alpha", risk="0.002", drawdown="0.5"),
     Member(name=VICTIM, provider="bravo", risk="0.01", drawdown="0.01"),
 )
-READY_WITHIN_S = 30.0
-REACHED_WITHIN_S = 25.0
+READY_WITHIN_S = 60.0
+REACHED_WITHIN_S = 40.0
 """How long an armed daemon may live without coming by its crash point before it is killed all the same."""
 TRIES = 3
-QUIET_WITHIN_S = 90.0
+QUIET_WITHIN_S = 120.0
 """Finality of the venue, the patience with forgotten orders, and something for a busy machine."""
 MEAN_LIFE_S, LONGEST_LIFE_S = 0.9, 4.0
 STARTING_S = (0.3, 4.0)
@@ -52,7 +52,7 @@ class Outcome:
     """By crash point, `random` (at work) or `starting`."""
     missed: Counter[str] = field(default_factory=Counter)
     """Armed lives that did not come by their crash point."""
-    restarts: list[float] = field(default_factory=list)
+    restarts: list[Restart] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     """What should not happen and is none of the counted: a daemon that died by itself, a message refused."""
@@ -130,7 +130,9 @@ class Soak:
                     provider: tuple(member.name for member in MEMBERS if member.provider == provider)
                     for provider in ("alpha", "bravo")
                 }
-                sender = Sender(daemon.url, KEY, session, self.rng, followers, prices)
+                sender = Sender(
+                    daemon.url, KEY, session, self.rng, followers, prices, lambda: daemon.ready_at is not None
+                )
                 stage = Stage(daemon, venue, session, sender, self.rng, VICTIM, QUIET, LOUD)
                 work += [asyncio.create_task(_quote(stage, prices)), asyncio.create_task(tend(stage))]
                 try:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,8 @@ REPEAT_S = 0.15
 STOP, NEARER_STOP, TARGET = 0.008, 0.006, 0.02
 """Shares of the price."""
 REMEMBERED = 60
+PATIENT = 0.85
+"""Share of the openings that are let live through a start; the others may be closed while they still wait."""
 Body = Mapping[str, str]
 
 
@@ -27,7 +29,7 @@ Body = Mapping[str, str]
 class Sender:
     """All providers. `acked` is what the daemon must never lose; `refused` holds answers 4xx, which nothing explains.
 
-    `prices` is kept fresh from outside, by symbol. `followers`: accounts by provider.
+    `prices` is kept fresh from outside, by symbol. `followers`: accounts by provider. `ready`: the daemon is.
     """
 
     url: str
@@ -36,6 +38,7 @@ class Sender:
     rng: random.Random
     followers: Mapping[str, tuple[str, ...]]
     prices: Mapping[str, float]
+    ready: Callable[[], bool]
     acked: list[Acked] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     open_signals: dict[str, str] = field(default_factory=dict)
@@ -50,6 +53,8 @@ class Sender:
         """One provider's life on one symbol: open, change, close, for ever; `stopping` leaves the last one open."""
         while not self.stopping.is_set():
             signal = await self.open(provider, symbol)
+            if self.rng.random() < PATIENT:
+                await self._served()
             await self._pause(0.7)
             if self.rng.random() < 0.6:
                 await self.modify(provider, signal, symbol)
@@ -141,6 +146,11 @@ class Sender:
                 await answer.read()
                 return answer.status
         return 0
+
+    async def _served(self) -> None:
+        """Until the daemon is ready: what is closed before would all be refused as closed before it opened."""
+        while not self.ready() and not self.stopping.is_set():
+            await asyncio.sleep(REPEAT_S)
 
     async def _pause(self, mean: float) -> None:
         await asyncio.sleep(min(4 * mean, self.rng.expovariate(1 / mean)))

@@ -10,6 +10,7 @@ import pytest
 
 from srm_agent.domain.ids import ConnectionId, SignalId, client_order_id
 from tests.soak.kill import last_line, main, passed, points_asked
+from tests.soak.kill_daemon import Restart
 from tests.soak.kill_judge import (
     Acked,
     BookedLeg,
@@ -234,7 +235,7 @@ def test_a_position_without_a_stop_is_counted(well: Evidence) -> None:
 
 def outcome(*findings: Finding) -> Outcome:
     """A soak of 20 kills with two restarts."""
-    made = Outcome(restarts=[3.0, 3.4], findings=list(findings))
+    made = Outcome(restarts=[Restart(3.0, 0.1), Restart(3.4, 0.2)], findings=list(findings))
     made.kills.update({"CP4": 12, RANDOM: 8})
     return made
 
@@ -259,11 +260,19 @@ def test_one_finding_of_any_kind_fails_the_soak(kind: Kind) -> None:
 def test_slow_restarts_and_strange_ends_fail_the_soak() -> None:
     """A restart above ten seconds, a daemon that ended by itself."""
     slow, strange = outcome(), outcome()
-    slow.restarts.append(10.1)
+    slow.restarts.append(Restart(10.2, 0.1))
     strange.strange.append("start 3 ended by itself with exit code 1")
     assert not passed(slow, ["CP4"])
     assert not passed(strange, ["CP4"])
     assert last_line(strange, ["CP4"]).endswith("strange 1")
+
+
+def test_a_restart_on_a_busy_machine_is_told_apart_from_a_slow_one() -> None:
+    """The line has the time as the clock saw it, and beside it what was the daemon's own."""
+    busy = outcome()
+    busy.restarts.append(Restart(17.0, 8.5))
+    assert passed(busy, ["CP4"])
+    assert "restart p99 17.0 s (8.5 s of its own) points" in last_line(busy, ["CP4"])
 
 
 @pytest.mark.parametrize("kills", [20, 100, 500])
