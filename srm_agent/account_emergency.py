@@ -107,6 +107,7 @@ class AccountEmergency:
                 announce=self._note,
                 heard=self._desk.take_report,
                 unresolved=self._entries_in_doubt,
+                held=self._legs_open,
                 page=lambda text: self._notifier.notify("page", "emergency close is stuck", text, connection),
                 seen=lambda positions: None,
             ),
@@ -139,6 +140,9 @@ class AccountEmergency:
             ),
             ZERO,
         )
+
+    def _legs_open(self) -> bool:
+        return any(leg.state is LegState.OPEN for leg in self._desk.ledger.legs.values())
 
     def _entries_in_doubt(self) -> bool:
         return any(ticket.intent.purpose is OrderPurpose.ENTRY for ticket in self._desk.ledger.unsettled())

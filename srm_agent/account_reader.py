@@ -55,6 +55,8 @@ class AccountReader:
         for_long = self._blind_for_long(now, blind)
         if self._desk.synced:
             self._read_what_is_missing(now, blind)
+        elif self._idle:
+            self._task = self._spawn(self._knock())
         return for_long
 
     def _read_what_is_missing(self, now: float, blind: bool) -> None:
@@ -64,7 +66,7 @@ class AccountReader:
         elif self._drift_since is None:
             self._drift_since = now
         drifted = self._drift_since is not None and now - self._drift_since >= DRIFT_PATIENCE_S
-        if (blind or drifted) and (self._task is None or self._task.done()):
+        if (blind or drifted) and self._idle:
             self._task = self._spawn(self._read(positions_too=drifted))
 
     def _blind_for_long(self, now: float, blind: bool) -> bool:
@@ -82,12 +84,24 @@ class AccountReader:
             self._notifier.notify("page", "account is not guarded", text, self._desk.connection_id)
         return True
 
+    @property
+    def _idle(self) -> bool:
+        return self._task is None or self._task.done()
+
+    async def _knock(self) -> None:
+        """While the stream is out of step nobody else may be asking: is it still our account that answers? (B33)."""
+        try:
+            await self._desk.broker.account()
+        except BrokerError as error:
+            self._desk.failed(error)
+
     async def _read(self, *, positions_too: bool) -> None:
         broker = self._desk.broker
         try:
             positions = await broker.positions() if positions_too else None
             snapshot = await broker.account()
         except BrokerError as error:
+            self._desk.failed(error)
             log.info("account could not be read", connection=self._desk.connection_id, error=str(error))
             return
         if positions is not None:

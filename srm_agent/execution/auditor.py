@@ -14,7 +14,7 @@ from srm_agent import failpoints
 from srm_agent.clock import Clock
 from srm_agent.domain.ids import Symbol
 from srm_agent.domain.trades import LegState
-from srm_agent.domain.units import Side
+from srm_agent.domain.units import ZERO, Side
 from srm_agent.errors import BrokerError
 from srm_agent.execution.ledger import KEPT_SETTLED_S
 from srm_agent.execution.reconcile import Difference, Finding, compare
@@ -125,7 +125,7 @@ class Auditor:
         for difference in differences:
             first_seen = self._suspected.setdefault((difference.finding, difference.symbol), now)
             if now - first_seen >= SECOND_LOOK_S / 2:
-                self._hurry |= self._act_on(difference, now - first_seen)
+                self._hurry |= await self._act_on(difference, now - first_seen)
             else:
                 self._hurry = True
 
@@ -153,7 +153,7 @@ class Auditor:
                     failpoints.reached("CP12")
                 self._desk.take_report(report)
 
-    def _act_on(self, difference: Difference, age_s: float) -> bool:
+    async def _act_on(self, difference: Difference, age_s: float) -> bool:
         """Tell once, mend what is ours; whether to look again soon."""
         key = (difference.finding, difference.symbol)
         if self._told.get(key) != difference.excess:
@@ -163,8 +163,20 @@ class Auditor:
         if difference.finding is Finding.FOREIGN:
             self._desk.halted_symbols[difference.symbol] = "the account holds volume that is not ours"
         elif leg is not None and difference.position is None:
-            if age_s < LOST_AFTER_S:
+            if age_s < LOST_AFTER_S or await self._margin_denies_it():
                 return True
             failpoints.reached("CP12")
-            self._desk.lose(leg)
+            if self._desk.ledger.legs.get(leg.leg_id) == leg and leg.symbol not in self._desk.positions:
+                self._desk.lose(leg)
         return False
+
+    async def _margin_denies_it(self) -> bool:
+        """No position is listed at all, history has no fill that closed one, and margin is in use: an empty list by
+        error (B26). A list that shows others cannot be doubted so; a failed read proves nothing."""
+        if self._desk.positions:
+            return False
+        try:
+            return (await self._desk.broker.account()).margin_used > ZERO
+        except BrokerError as error:
+            log.info("margin could not be read", connection=self._desk.connection_id, error=str(error))
+            return True

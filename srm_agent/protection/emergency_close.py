@@ -46,7 +46,9 @@ READ_PATIENCE_S, SEND_PATIENCE_S = 5.0, 6.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_UNDER_A_BAD_KEY_S = 0.1, 1.0, 5.0
 """After a failed read: soon, then more and more patiently."""
 SURE_AFTER_S = 3.0
-"""An empty list is believed at once if the account's margin says the same, else after so long (B26)."""
+"""An empty list is believed at once if the account's margin says the same, after so long if nothing else is known."""
+DENIED_FOR_S = 60.0
+"""It is not believed for so long while margin is in use, or our own books hold volume that no fill has closed (B26)."""
 TELL_AFTER_S = 30.0
 ITSELF = ProviderKey(ProviderKind.CHANNEL_SOURCE, "emergency")
 OURS = "srm1"
@@ -79,6 +81,8 @@ class EmergencyParts:
     """Told once about each thing that does not close by itself."""
     seen: Callable[[Sequence[BrokerPosition]], None]
     """Told what each successful read showed in scope."""
+    held: Callable[[], bool] = lambda: False
+    """Whether our own books, by fills, still hold volume."""
 
 
 class EmergencyClose:
@@ -195,7 +199,7 @@ class EmergencyClose:
         """
         if not await self._withdraw():
             return False
-        again, agreed = await asyncio.gather(self._read(), self._margin_is_free())
+        again, used = await asyncio.gather(self._read(), self._margin_used())
         if again is None:
             return False
         if again:
@@ -203,26 +207,32 @@ class EmergencyClose:
             return False
         now = self._parts.clock.monotonic()
         self._empty_since = now if self._empty_since is None else self._empty_since
-        if not agreed and now - self._empty_since < SURE_AFTER_S:
-            return False
+        empty_s = now - self._empty_since
         try:
-            return not self._parts.unresolved()
+            if (used or self._parts.held()) and empty_s < DENIED_FOR_S:
+                if empty_s >= TELL_AFTER_S:
+                    self._page(
+                        "no position is listed, but margin is in use or our books hold volume: look there", "lie"
+                    )
+                return False
+            return (used is not None or empty_s >= SURE_AFTER_S) and not self._parts.unresolved()
         except Exception:
             log.exception("listener of the emergency close failed")
             return False
 
-    async def _margin_is_free(self) -> bool:
+    async def _margin_used(self) -> bool | None:
+        """The second source; None where it could not be asked."""
         if self._parts.scope is EmergencyScope.OWN:
-            return False  # positions of others may use margin
+            return None  # positions of others may use margin
         try:
             async with asyncio.timeout(READ_PATIENCE_S):
                 used = (await self._parts.broker.account()).margin_used
         except Exception as error:
             log.info("margin could not be read", error=repr(error))
             self._failures["margin"] += 1
-            return False
+            return None
         self._failures["margin"] = 0
-        return used == ZERO
+        return used > ZERO
 
     async def _leave(self) -> None:
         """Closes whose reply is still awaited are in doubt from here on; nothing of this episode runs on."""
