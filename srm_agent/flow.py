@@ -27,7 +27,7 @@ from srm_agent.domain.market import Quote
 from srm_agent.domain.orders import OrderIntent, OrderPurpose
 from srm_agent.domain.signals import CancelSignal, CloseSignal, ModifySignal, OpenSignal, Signal
 from srm_agent.domain.trades import ClosedTrade, CloseReason, Leg
-from srm_agent.domain.units import ONE
+from srm_agent.domain.units import ONE, plain
 from srm_agent.errors import NotAuthorised, OutcomeUnknown, StoreError, StoreUnavailable, WrongAccount
 from srm_agent.execution.desk import Desk
 from srm_agent.execution.ledger import Change
@@ -94,6 +94,7 @@ class Flow:
             "orders": 0,
             "fills": 0,
             "trades": 0,
+            "stop_outs": 0,
         }
 
     # ---- quote -> context and equity
@@ -340,8 +341,8 @@ class Flow:
         ):
             self._parts.notifier.notify("page", "late fill closed", leg.symbol, connection)
             account.desk.close(leg, ONE, CloseReason.EMERGENCY, "late")
-        elif leg.closed_lot and self._parts.fan_out.cancelled(leg.signal_id):
-            # The rest of an entry, executed after the provider's close had ended the leg: nobody would close it.
+        elif (leg.closed_lot or change.late) and self._parts.fan_out.cancelled(leg.signal_id):
+            # An entry, or the rest of one, executed after the provider's close was done with: nobody would close it.
             account.desk.close(leg, ONE, CloseReason.PROVIDER, "late")
         elif leg.closed_lot and change.late:
             # Its trade was over (F24): stopped out, or closed by hand.
@@ -361,6 +362,10 @@ class Flow:
     def on_trade_closed(self, account: Account, trade: ClosedTrade) -> None:
         """The provider's score and metrics change at once."""
         self.counters["trades"] += 1
+        if trade.close_reason is CloseReason.LIQUIDATION:
+            self.counters["stop_outs"] += 1
+            text = f"{trade.symbol}: {plain(trade.lot)} lots closed by the broker, result {plain(trade.net_pnl)}"
+            self._parts.notifier.notify("page", "stopped out by the broker", text, trade.connection_id)
         account.streak.observe(trade)
         score = self._parts.scorer.observe(trade)
         account.desk.writer.put_job(lambda: self._parts.journal.close_trade(trade, score))
