@@ -21,8 +21,10 @@ from srm_agent.alerts.dispatcher import AlertDispatcher
 from srm_agent.alerts.sink import Sink
 from srm_agent.api.app import make_intake_app
 from srm_agent.api.control import Operator
+from srm_agent.api.front import WithFront
 from srm_agent.api.intake import Intake
 from srm_agent.api.limits import IntakeLimits
+from srm_agent.api.refusals import RefusalWatch
 from srm_agent.api.signatures import WebhookKey
 from srm_agent.clock import Clock
 from srm_agent.daemon import Daemon, DaemonParts
@@ -161,6 +163,8 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         )
         for member in roster.members.values()
     ]
+    inbox = Inbox()
+    refusals = RefusalWatch(clock, notifier)
     intake = Intake(
         clock=clock,
         keys={provider: list(keys) for provider, keys in outside.keys.items()},
@@ -168,6 +172,8 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         deliver=lambda signal: daemon.deliver(signal),
         limits=_limits(settings),
         registry=registry,
+        refusals=refusals,
+        waiting=inbox.waiting,
     )
     control = AgentControl(
         name=settings.agent.name,
@@ -180,7 +186,14 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         providers=[str(settings.provider_key(provider)) for provider in settings.providers],
         symbols=symbols_of(settings),
     )
-    app = make_intake_app(intake, control, registry=registry, operators=list(outside.operators), version=__version__)
+    app = make_intake_app(
+        intake,
+        control,
+        registry=registry,
+        operators=list(outside.operators),
+        refusals=refusals,
+        version=__version__,
+    )
 
     async def close() -> None:
         await notifier.close()
@@ -191,7 +204,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             clock=clock,
             flow=flow,
             intake=intake,
-            server=outside.serve(app),
+            server=outside.serve(WithFront(app, intake.let_in)),
             markets=markets,
             symbols={name: symbols_of(settings) for name in markets},
             accounts=accounts,
@@ -210,7 +223,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             dump=outside.dump,
             exits_only=outside.exits_only,
         ),
-        Inbox(),
+        inbox,
     )
     return Agent(
         daemon=daemon,
@@ -298,4 +311,7 @@ def _limits(settings: Settings) -> IntakeLimits:
         exits_burst=burst * 2,
         in_flight=settings.intake.max_waiting,
         in_flight_reserve=settings.intake.max_waiting,
+        backlog=settings.intake.max_waiting,
+        total_per_s=float(settings.intake.total_per_s),
+        total_burst=max(4, round(4 * settings.intake.total_per_s)),
     )

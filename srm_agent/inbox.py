@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from srm_agent.domain.ids import ProviderKey, SignalId
 from srm_agent.domain.signals import CancelSignal, CloseSignal, OpenSignal, Signal
 
+OPENS_AT_ONCE = 8
+"""Opens decided at the same time, so that a hundred that come together leave the loop to exits in between."""
 _Lane = tuple[ProviderKey, SignalId | None]
 """Opens of a provider wait in one lane; what follows a signal waits in that signal's own."""
 
@@ -25,16 +27,19 @@ class Inbox:
         self._busy: dict[_Lane, asyncio.Task[None]] = {}
         self._new = asyncio.Event()
         self._moved = asyncio.Condition()
+        self._count = 0
+        self._opens = asyncio.Semaphore(OPENS_AT_ONCE)
 
     def put(self, signal: Signal) -> None:
         """Queue behind what came before in its lane."""
         lane = (signal.provider, None if isinstance(signal, OpenSignal) else signal.signal_id)
         self._lanes.setdefault(lane, deque()).append(signal)
+        self._count += 1
         self._new.set()
 
     def waiting(self) -> int:
         """How many signals wait for their turn."""
-        return sum(len(queue) for queue in self._lanes.values())
+        return self._count
 
     async def run(self, take: Callable[[Signal], Awaitable[None]]) -> None:
         """Serve for ever; a raised error ends it (and with it the process)."""
@@ -49,8 +54,13 @@ class Inbox:
         queue = self._lanes[lane]
         while queue:
             await self._turn(queue[0])
-            await take(queue[0])
+            if isinstance(queue[0], OpenSignal):
+                async with self._opens:
+                    await take(queue[0])
+            else:
+                await take(queue[0])
             queue.popleft()
+            self._count -= 1
             async with self._moved:
                 self._moved.notify_all()
         # Nothing is awaited between the last look and here, so that nothing can have been queued meanwhile.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from functools import lru_cache
 
 from srm_agent.domain.decisions import canonical_json
 
@@ -38,3 +40,25 @@ def error_body(code: str, message: str, field: str | None = None, *, retry_after
     if retry_after_s is not None:
         error["retry_after_s"] = retry_after_s
     return canonical_json({"error": error})
+
+
+def answer_headers(status: int, text: str) -> dict[str, str]:
+    """What every answer carries besides its length and type."""
+    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    if status in (408, 413, 415):
+        # The rest of the body is not wanted: without this a slow sender would keep the connection.
+        headers["connection"] = "close"
+    if status in (429, 503) and (retry_after_s := _retry_after(text)):
+        headers["retry-after"] = retry_after_s
+    return headers
+
+
+@lru_cache(maxsize=64)
+def busy_body(code: str, message: str, retry_after_s: int) -> str:
+    """`error_body` of a refusal that a flood gets thousands of times, written once."""
+    return error_body(code, message, retry_after_s=retry_after_s)
+
+
+@lru_cache(maxsize=64)
+def _retry_after(text: str) -> str:
+    return str(json.loads(text).get("error", {}).get("retry_after_s") or "")

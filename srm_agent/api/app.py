@@ -7,7 +7,7 @@ without `from __future__ import annotations`, which FastAPI would need to resolv
 import asyncio
 import json
 import traceback
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -19,10 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from srm_agent.api.answers import error_body, shown
+from srm_agent.api.answers import answer_headers, error_body, shown
 from srm_agent.api.control import Control, Operator, identify
+from srm_agent.api.front import ADMITTED, Admitted
 from srm_agent.api.intake import Intake
 from srm_agent.api.page import CONTENT_SECURITY_POLICY, docs_page
+from srm_agent.api.refusals import RefusalWatch
 from srm_agent.api.signatures import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from srm_agent.api.strict_json import MAX_BODY_BYTES
 from srm_agent.api.wire import (
@@ -78,11 +80,13 @@ def make_intake_app(
     registry: CollectorRegistry,
     operators: Sequence[Operator],
     limits: BodyLimits | None = None,
+    refusals: RefusalWatch | None = None,
     version: str = "0",
 ) -> FastAPI:
     """The application, built from its parts, so that uvicorn and a direct ASGI call mount the same one.
 
-    Reads no clock and starts no task or thread. `operators` may be empty: then nobody controls over HTTP.
+    Reads no clock and starts no task or thread; `refusals` hears of bad operator tokens. `operators` may be empty: then
+    nobody controls over HTTP.
     """
     app = FastAPI(
         title="SRM agent", version=version, description=_DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None
@@ -92,7 +96,13 @@ def make_intake_app(
     _add_errors(app)
     _add_intake(app, intake, limits or BodyLimits())
     refused = Counter("srm_control_refused", "Control requests without a known operator token.", registry=registry)
-    _add_control(app, control, tuple(operators), limits or BodyLimits(), refused)
+
+    def stranger() -> None:
+        refused.inc()
+        if refusals is not None:
+            refusals.refused("operators", "tokens")
+
+    _add_control(app, control, tuple(operators), limits or BodyLimits(), stranger)
     _add_reading(app, control, registry)
     return app
 
@@ -161,16 +171,23 @@ def _add_intake(app: FastAPI, intake: Intake, limits: BodyLimits) -> None:
             body = await _read(request, limits)
         except SignalRejected as refusal:
             return _answer(*intake.refuse(provider, refusal))
+        admitted = request.scope.get("state", {}).get(ADMITTED)
+        if isinstance(admitted, Admitted) and admitted.body == body and admitted.signal.provider == provider:
+            return _answer(*await intake.accept(admitted))
         return _answer(*await intake.receive(provider, _signed_headers(request), body))
 
 
 def _add_control(
-    app: FastAPI, control: Control, operators: Sequence[Operator], limits: BodyLimits, refused: Counter
+    app: FastAPI,
+    control: Control,
+    operators: Sequence[Operator],
+    limits: BodyLimits,
+    stranger: Callable[[], None],
 ) -> None:
     def operator_of(request: Request) -> Operator:
         operator = identify(operators, request.headers.get("authorization"))
         if operator is None:
-            refused.inc()
+            stranger()
             raise SignalRejected(401, "TOKEN_INVALID", "send 'Authorization: Bearer <operator token>'")
         return operator
 
@@ -326,12 +343,7 @@ def _done(status: str, scope: HaltScope, key: str, operator: Operator) -> Respon
 
 
 def _answer(status: int, text: str, more: Mapping[str, str] | None = None) -> Response:
-    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff", **(more or {})}
-    if status in (408, 413, 415):
-        # The rest of the body is not wanted: without this a slow sender would keep the connection.
-        headers["connection"] = "close"
-    if status in (429, 503) and (retry_after_s := json.loads(text).get("error", {}).get("retry_after_s")):
-        headers["retry-after"] = str(retry_after_s)
+    headers = {**answer_headers(status, text), **(more or {})}
     return Response(text, status_code=status, media_type=_JSON, headers=headers)
 
 

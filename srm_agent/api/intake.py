@@ -6,16 +6,21 @@ Nothing is acknowledged before its commit (INV-3) and nothing is delivered twice
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from srm_agent.api.answers import error_body
+from srm_agent import failpoints
+from srm_agent.api.answers import busy_body, error_body
+from srm_agent.api.front import Admitted, SignalRequest
+from srm_agent.api.house import House
 from srm_agent.api.limits import IntakeLimits, TokenBucket
 from srm_agent.api.metrics import IntakeCounters
 from srm_agent.api.parse import Delivery, parse_signal
+from srm_agent.api.refusals import RefusalWatch
 from srm_agent.api.signatures import MAX_KEYS, WebhookKey, verify
 from srm_agent.api.strict_json import MAX_BODY_BYTES
 from srm_agent.clock import Clock
@@ -30,7 +35,15 @@ logger = structlog.get_logger()
 ACCEPTED = 202
 RETRY_AFTER_S = 1
 DOUBT_S = 300.0
+EXITS = 4
+"""Exits over all providers, compared with entries."""
 _Doubt = tuple[ProviderKey, str]
+_OPENS = re.compile(rb'"action"[ \t\r\n]*:[ \t\r\n]*"open"')
+"""Found in the bytes of a flat object it can only be that field: inside a text the quotes would be escaped."""
+
+
+def _nothing_waits() -> int:
+    return 0
 
 
 class _Busy(SignalRejected):
@@ -42,7 +55,10 @@ class _Busy(SignalRejected):
 
 
 class Intake:
-    """One per daemon. `deliver` is called once per fresh message, right after its commit; it must not block."""
+    """One per daemon. `deliver` is called once per fresh message, right after its commit; it must not block.
+
+    `waiting` counts messages delivered and not taken up yet; `refusals` hears of bad signatures.
+    """
 
     def __init__(
         self,
@@ -53,6 +69,8 @@ class Intake:
         deliver: Callable[[Signal], None],
         limits: IntakeLimits,
         registry: CollectorRegistry | None = None,
+        refusals: RefusalWatch | None = None,
+        waiting: Callable[[], int] = _nothing_waits,
     ) -> None:
         self._clock = clock
         self._log = log
@@ -62,6 +80,11 @@ class Intake:
         self._keys: Mapping[ProviderKey, Sequence[WebhookKey]] = {}
         self._entry_lanes: dict[ProviderKey, TokenBucket] = {}
         self._exit_lanes: dict[ProviderKey, TokenBucket] = {}
+        self._refusals = refusals
+        self._waiting = waiting
+        now = clock.monotonic()
+        self._entry_house = House(limits.total_per_s, limits.total_burst, now)
+        self._exit_house = House(limits.total_per_s * EXITS, limits.total_burst * EXITS, now)
         self._in_flight = 0
         self._in_doubt: dict[_Doubt, float] = {}
         self.replace_keys(keys)
@@ -84,16 +107,32 @@ class Intake:
 
         Strangers are turned away before they can spend the rate of a provider: signature first, then its bucket.
         """
+        let_in = self.let_in(SignalRequest(provider=provider, headers=headers, body=body))
+        return await self.accept(let_in) if isinstance(let_in, Admitted) else let_in
+
+    def let_in(self, request: SignalRequest) -> tuple[int, str] | Admitted:
+        """The first half of `receive`, without the store: the refusal, or what `accept` takes."""
         try:
-            return await self._receive(provider, headers, body)
+            return Admitted(signal=self._admit(request.provider, request.headers, request.body), body=request.body)
         except SignalRejected as refusal:
-            return self.refuse(provider, refusal)
+            return self.refuse(request.provider, refusal)
+
+    async def accept(self, admitted: Admitted) -> tuple[int, str]:
+        """The second half: write, deliver, answer. Never raises for the message's content."""
+        try:
+            return await self._accept(admitted.signal, admitted.body)
+        except SignalRejected as refusal:
+            return self.refuse(admitted.signal.provider, refusal)
 
     def refuse(self, provider: ProviderKey, refusal: SignalRejected) -> tuple[int, str]:
         """Count a refusal and put it into words; also for what the shell refuses before `receive`."""
-        self._counters.count(provider if provider in self._keys else None, refusal.code)
-        retry_after_s = refusal.retry_after_s if isinstance(refusal, _Busy) else None
-        return refusal.status, error_body(refusal.code, str(refusal), refusal.field, retry_after_s=retry_after_s)
+        known = provider in self._keys
+        self._counters.count(provider if known else None, refusal.code)
+        if refusal.status == 401 and self._refusals is not None:
+            self._refusals.refused(f"provider {provider}" if known else "unknown providers", "signatures")
+        if isinstance(refusal, _Busy):
+            return refusal.status, busy_body(refusal.code, str(refusal), refusal.retry_after_s)
+        return refusal.status, error_body(refusal.code, str(refusal), refusal.field)
 
     async def settle_doubts(self) -> int:
         """Deliver what was committed although its commit seemed lost; how many. Call it on a timer (seconds).
@@ -117,39 +156,58 @@ class Intake:
                 self._forget(doubt)
         return settled
 
-    async def _receive(self, provider: ProviderKey, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+    def _admit(self, provider: ProviderKey, headers: Mapping[str, str], body: bytes) -> Signal:
+        """Everything that may be refused without the store, the cheapest and the most telling first.
+
+        The signature comes before the rate, so that strangers cannot spend it; the rate before the parsing, so that a
+        flood of opens costs a hash. What is let in has spent its token.
+        """
         if len(body) > MAX_BODY_BYTES:
             raise SignalRejected(413, "BODY_TOO_LARGE", f"a body has at most {MAX_BODY_BYTES} bytes", "body")
         received_at, received = self._clock.wall(), self._clock.monotonic()
         message_id = verify(self._keys.get(provider, ()), headers, body, received_at.timestamp())
+        if _OPENS.search(body):
+            self._check_room(provider, received, exit_lane=False)
         delivery = Delivery(message_id=message_id, received_at=received_at, received=received)
         try:
             signal = parse_signal(body, provider, delivery)
         except SignalRejected as refusal:
-            self._spend(provider, received, exit_lane=False)
+            if wait_s := self._lane(provider, received, exit_lane=False).take(received):
+                raise _rate_limited(wait_s) from None
             logger.info("signal refused", provider=str(provider), message_id=message_id, code=refusal.code)
             raise
         exit_lane = not isinstance(signal, OpenSignal)
-        self._spend(provider, received, exit_lane=exit_lane)
-        if self._in_flight >= self._limits.in_flight + (self._limits.in_flight_reserve if exit_lane else 0):
-            raise _Busy(503, "QUEUE_FULL", "too many messages are waiting; send it again under the same id", 1)
-        return await self._accept(signal, body)
+        self._check_room(provider, received, exit_lane=exit_lane)
+        self._lane(provider, received, exit_lane=exit_lane).take(received)
+        self._house(exit_lane=exit_lane).take(provider, received)
+        return signal
 
-    def _spend(self, provider: ProviderKey, now: float, *, exit_lane: bool) -> None:
+    def _house(self, *, exit_lane: bool) -> House:
+        return self._exit_house if exit_lane else self._entry_house
+
+    def _check_room(self, provider: ProviderKey, now: float, *, exit_lane: bool) -> None:
+        if wait_s := self._lane(provider, now, exit_lane=exit_lane).wait(now):
+            raise _rate_limited(wait_s)
+        if wait_s := self._house(exit_lane=exit_lane).wait(provider, now):
+            raise _Busy(429, "HOUSE_FULL", f"many providers send much; send it again in {wait_s} s, same id", wait_s)
+        reserve = self._limits.in_flight_reserve if exit_lane else 0
+        if self._in_flight >= self._limits.in_flight + reserve or self._waiting() >= self._limits.backlog + reserve:
+            raise _Busy(503, "QUEUE_FULL", "too many messages are waiting; send it again under the same id", 1)
+
+    def _lane(self, provider: ProviderKey, now: float, *, exit_lane: bool) -> TokenBucket:
         limits, lanes = self._limits, self._exit_lanes if exit_lane else self._entry_lanes
-        if provider not in lanes:
-            lanes[provider] = (
-                TokenBucket(limits.exits_per_s, limits.exits_burst, now)
-                if exit_lane
-                else TokenBucket(limits.entries_per_s, limits.entries_burst, now)
+        lane = lanes.get(provider)
+        if lane is None:
+            rate, burst = (
+                (limits.exits_per_s, limits.exits_burst) if exit_lane else (limits.entries_per_s, limits.entries_burst)
             )
-        wait_s = lanes[provider].take(now)
-        if wait_s:
-            raise _Busy(429, "RATE_LIMITED", f"too many messages; send it again in {wait_s} s, same id", wait_s)
+            lane = lanes[provider] = TokenBucket(rate, burst, now)
+        return lane
 
     async def _accept(self, signal: Signal, body: bytes) -> tuple[int, str]:
         doubt = (signal.provider, signal.receipt.message_id)
         self._enter(1)
+        failpoints.reached("CP1")
         try:
             result = await self._log.accept(signal, sha256(body).hexdigest(), _answer(signal))
             if not result.fresh and doubt in self._in_doubt:
@@ -167,6 +225,7 @@ class Intake:
             raise
         finally:
             self._enter(-1)
+        failpoints.reached("CP2")
         return self._finished(signal, result, doubt)
 
     def _finished(self, signal: Signal, result: IntakeResult, doubt: _Doubt) -> tuple[int, str]:
@@ -197,6 +256,10 @@ class Intake:
     def _forget(self, doubt: _Doubt) -> None:
         self._in_doubt.pop(doubt, None)
         self._counters.in_doubt.set(len(self._in_doubt))
+
+
+def _rate_limited(wait_s: int) -> _Busy:
+    return _Busy(429, "RATE_LIMITED", f"too many messages; send it again in {wait_s} s, same id", wait_s)
 
 
 def _answer(signal: Signal) -> str:

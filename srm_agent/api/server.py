@@ -9,13 +9,20 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import islice
 from typing import ClassVar
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from srm_agent.api.front import ADMITTED, Admitted, Front, Unfinished, WithFront, read_request, refusal
 from srm_agent.errors import ConfigurationError
+
+_LOOKED_AT = 16
+"""Connections looked at for one that may go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,38 +35,114 @@ class ServerLimits:
     stop_s: int = 5
     """How long requests under way may take after `stop`."""
     head_bytes: int = 16 * 1024
-    requests: int = 512
     connections: int = 1024
+    """Above it the oldest connection that never brought an authentic message has to go."""
+    body_pause_s: float = 0.02
+    """How long a body may lag behind its head before its request takes the ordinary way."""
 
 
 class _BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with what it lacks: a bound on connections and on the time for the first request head."""
+    """uvicorn's HTTP/1.1, with what it lacks: bounds on connections and on the time for the first request head, and a
+    way to refuse a signal before the framework sees it."""
 
     limits: ClassVar[ServerLimits]
+    front: ClassVar[Front | None]
+    strangers: ClassVar[dict[_BoundedProtocol, None]]
+    """Connections that have not brought an authentic message, oldest first."""
     _head_timer: asyncio.TimerHandle | None = None
+    _held: bytes = b""
+    """A request whose body is still coming."""
+    _held_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self.strangers[self] = None
         if len(self.connections) > self.limits.connections:
-            transport.abort()
-            return
-        self._await_head()
+            self._make_room()
+        if not transport.is_closing():
+            self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        front = type(self).front
+        if front is None or not (self._held or self._resting()):
+            self._pass_on(data)
+            return
+        held, self._held = self._held + data, b""
+        self._forget_held()
+        request = read_request(held)
+        if isinstance(request, Unfinished):
+            self._held = held
+            self._held_timer = self.loop.call_later(self.limits.body_pause_s, self._release)
+            return
+        answer = None if request is None else front(request)
+        if not isinstance(answer, tuple):
+            self._pass_on(held, answer)
+            return
+        if answer[0] != HTTPStatus.UNAUTHORIZED:
+            self.strangers.pop(self, None)
+        self._refuse(*answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.strangers.pop(self, None)
+        self._forget_held()
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _pass_on(self, data: bytes, admitted: Admitted | None = None) -> None:
         before = self.cycle
-        super().data_received(data)
+        if admitted is not None:
+            self.strangers.pop(self, None)
+            # uvicorn copies it into the scope of the request that these bytes are.
+            self.app_state[ADMITTED] = admitted
+        try:
+            super().data_received(data)
+        finally:
+            self.app_state.pop(ADMITTED, None)
         if self.cycle is not before:
             self._forget_head()
         elif self._head_timer is None and before.response_complete:
             # The first bytes of a next request on a kept connection: uvicorn has just dropped its own timer.
             self._await_head()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _release(self) -> None:
+        held, self._held, self._held_timer = self._held, b"", None
+        if held and not self.transport.is_closing():
+            self._pass_on(held)
+
+    def _resting(self) -> bool:
+        """Between requests, with nothing of a next one read."""
+        return (
+            getattr(self.cycle, "response_complete", True)
+            and self.conn.their_state is h11.IDLE
+            and self.conn.our_state is h11.IDLE
+            and not self.conn.trailing_data[0]
+        )
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer, and wait for the next request; a peer that does not read its answers is hung up on."""
         self._forget_head()
-        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self.flow.write_paused:
+            self.transport.abort()
+            return
+        default = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
+        self.transport.write(refusal(status, text, default))
+        self.server_state.total_requests += 1
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _make_room(self) -> None:
+        victims = (one for one in islice(self.strangers, _LOOKED_AT) if one._resting())
+        victim = next(victims, self)
+        self.strangers.pop(victim, None)
+        victim.transport.abort()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.request_head_s, self.transport.abort)
+
+    def _forget_held(self) -> None:
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
 
     def _forget_head(self) -> None:
         if self._head_timer is not None:
@@ -84,7 +167,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One listening socket for one application."""
+    """One listening socket for one application. A `WithFront` may refuse signals before its framework sees them."""
 
     def __init__(
         self,
@@ -104,6 +187,7 @@ class HttpServer:
         self._host = host
         self._port = port
         self._limits = limits or ServerLimits()
+        self._front = app.front if isinstance(app, WithFront) else None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -113,7 +197,15 @@ class HttpServer:
         Raises ConfigurationError if the address cannot be used.
         """
         listener = self._bind()
-        protocol = type("BoundedProtocol", (_BoundedProtocol,), {"limits": self._limits})
+        protocol = type(
+            "BoundedProtocol",
+            (_BoundedProtocol,),
+            {
+                "limits": self._limits,
+                "front": None if self._front is None else staticmethod(self._front),
+                "strangers": {},
+            },
+        )
         config = uvicorn.Config(
             self._app,
             http=protocol,
@@ -125,7 +217,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=self._limits.requests,
             timeout_keep_alive=self._limits.keep_alive_s,
             timeout_graceful_shutdown=self._limits.stop_s,
             h11_max_incomplete_event_size=self._limits.head_bytes,
@@ -168,6 +259,9 @@ class HttpServer:
                 f"[intake] cannot listen on {self._host}:{self._port}: {error.strerror or error}; {remedy}"
             ) from error
         listener.setblocking(False)
+        # Accepted sockets inherit it; asyncio sets it only on sockets made with an explicit protocol. Without it the
+        # second part of an answer on a kept connection waits 40 ms for the peer's delayed acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
 
 

@@ -15,6 +15,8 @@ from srm_agent.api.answers import named, shown
 from srm_agent.errors import SignalRejected
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_FIELDS = 64
+"""Far above what any message has; what is larger is refused before it is parsed."""
 JsonScalar = str | Decimal | bool | None
 
 # Possessive, and an unterminated string is a match too: linear in time whatever is sent.
@@ -43,6 +45,8 @@ def flat_object(raw: bytes) -> dict[str, JsonScalar]:
     outside = _STRING.sub(b"", raw)
     if b"[" in outside or outside.count(b"{") > 1:
         raise _refused("BODY_NESTED", "the body must be one flat JSON object; lists and objects inside it are refused")
+    if outside.count(b":") > MAX_FIELDS:
+        raise _refused("TOO_MANY_FIELDS", f"the body must have at most {MAX_FIELDS} fields; send one message")
     try:
         value = json.loads(
             raw.decode("ascii"),

@@ -61,6 +61,10 @@ class IntakeSettings(StrictModel):
     allow_remote: bool = Field(False, description="listen beyond loopback (put TLS in front of it)")
     rate_per_s: Positive = Field(Decimal(50), description="messages per second and provider before 429")
     burst: int = Field(100, ge=1, description="messages a provider may send at once")
+    total_per_s: Positive = Field(
+        Decimal(10),
+        description="opens a second of all providers together (four times as a burst); then who sends most waits",
+    )
     max_waiting: int = Field(1000, ge=1, description="messages in work before 503")
 
 
