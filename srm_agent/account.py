@@ -121,7 +121,7 @@ class Account:
         if self.desk.read_only:
             return "the credentials may only read"
         if not self.leased:
-            return "another daemon holds the lease of this account"
+            return "its lease is not ours: another daemon holds it, or the database does not answer"
         if any(leg.symbol not in self.market.instruments for leg in self.desk.open_legs()):
             return "the terms of a symbol that it holds are not known yet"
         if not self.desk.synced:

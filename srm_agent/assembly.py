@@ -47,6 +47,7 @@ from srm_agent.protection.halts import HaltBoard
 from srm_agent.roster import Member, Roster, roster_of
 from srm_agent.settings import Settings
 from srm_agent.stop_terms import risk_cap_of, stop_policy_of
+from srm_agent.supervision.disk import DiskWatch
 from srm_agent.supervision.learning_fuse import Fuse, FusedForecaster, FusedScorer
 from srm_agent.supervision.notify import Manager, NoManager
 from srm_agent.supervision.watchdog import NoDump, StallDump
@@ -93,7 +94,8 @@ class Agent:
 
 def assemble(settings: Settings, outside: Outside) -> Agent:
     """Wire everything; touches nothing yet. Raises ConfigurationError."""
-    clock, store, files = outside.clock, outside.storage, outside.files
+    clock, store = outside.clock, outside.storage
+    files = DiskWatch(outside.files, clock)
     registry = CollectorRegistry()
     notifier = AlertDispatcher(
         clock,
@@ -124,7 +126,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
     scores = ScoreSettings(half_life_weeks=float(settings.learning.half_life_weeks))
     scorer = PosteriorScorer(scores)
     fused_scorer = FusedScorer(scorer, PosteriorScorer(scores), fuse)
-    forecaster = FusedForecaster(ScalePriorForecaster(scales), ScalePriorForecaster(scales), fuse)
+    forecaster = FusedForecaster(ScalePriorForecaster(scales), ScalePriorForecaster(scales), fuse, clock, registry)
     fan_out = FanOut(
         clock=clock,
         roster=roster,
@@ -218,6 +220,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
             notifier=notifier,
             close_store=close,
             files=files,
+            disk=files,
             fuse=fuse,
             manager=outside.manager,
             dump=outside.dump,

@@ -29,6 +29,7 @@ from srm_agent.inbox import Inbox
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Forecaster, History, Leases, Notifier, Scorer, Server, SignalLog
 from srm_agent.protection.halts import HaltBoard
+from srm_agent.supervision.disk import DiskWatch
 from srm_agent.supervision.learning_fuse import Fuse
 from srm_agent.supervision.notify import Manager, NoManager
 from srm_agent.supervision.recovery import Recovery, RecoveryParts
@@ -62,13 +63,16 @@ class Ending(StrEnum):
     """It began without the journal, which can be read now: a new life is to begin in this process (P9)."""
     GUARD_LIFTED = "guard lifted"
     """It took exits only, and an operator has resumed: a new life, whole, is to begin."""
+    DISK_BACK = "disk back"
+    """The disk failed, and is well again: a new life reads everything anew (P8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonParts:
     """What bootstrap has made. `owner` names this process in leases.
 
-    `exits_only`: why this life is a guard (no entries, no learning); empty for a whole one. `files` keeps the spool.
+    `exits_only`: why this life is a guard (no entries, no learning); empty for a whole one. `files` keeps the spool;
+    `disk` watches over them.
     """
 
     clock: Clock
@@ -88,6 +92,7 @@ class DaemonParts:
     notifier: Notifier
     close_store: Callable[[], Awaitable[None]]
     files: Files | None = None
+    disk: DiskWatch | None = None
     fuse: Fuse = field(default_factory=Fuse)
     manager: Manager = field(default_factory=NoManager)
     dump: StallDump = field(default_factory=NoDump)
@@ -111,6 +116,7 @@ class Daemon:
             Watchdog(parts.manager, parts.clock, parts.dump),
             parts.fuse,
             spool,
+            parts.disk,
         )
         self._recovery = Recovery(
             RecoveryParts(
@@ -190,6 +196,8 @@ class Daemon:
             endings[asyncio.create_task(self._recovery.database_is_back())] = Ending.DATABASE_BACK
         if self.supervisor.guard:
             endings[asyncio.create_task(self._recovery.guard_is_lifted())] = Ending.GUARD_LIFTED
+        if self._parts.disk is not None:
+            endings[asyncio.create_task(self._parts.disk.is_well_again())] = Ending.DISK_BACK
         try:
             done, _ = await asyncio.wait({*endings, *work}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -336,10 +344,12 @@ class Daemon:
     async def _run_leases(self) -> None:
         """Hold the lease of every account; without it no entries, while watch and exits go on (P22, P23)."""
         while True:
-            await asyncio.gather(*(self._keep_lease(account) for account in self._parts.accounts))
+            answered = await asyncio.gather(*(self._keep_lease(account) for account in self._parts.accounts))
+            self.supervisor.hear_database(answers=all(answered))
             await asyncio.sleep(LEASE_S / 4)
 
-    async def _keep_lease(self, account: Account) -> None:
+    async def _keep_lease(self, account: Account) -> bool:
+        """False: the database did not answer."""
         try:
             # A database that hangs must not let us believe in a lease that has run out meanwhile.
             async with asyncio.timeout(LEASE_S / 3):
@@ -347,6 +357,8 @@ class Daemon:
         except (StoreError, OutcomeUnknown, TimeoutError) as error:
             account.leased = False
             log.warning("lease not renewed", connection=account.member.connection_id, error=repr(error))
+            return False
+        return True
 
     async def _hold(self, account: Account) -> bool:
         leases, connection, owner = self._parts.leases, account.member.connection_id, self._parts.owner

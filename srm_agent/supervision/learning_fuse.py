@@ -1,21 +1,34 @@
 """Learning behind a fuse: what fails there costs entries, never an exit or the process (INV-10, INV-14, P20).
 
 The fuse blows by a defect, and guard mode starts with it blown. Nothing is then asked of learning or taught to it:
-`reason` says why, and the daemon takes no entries while it stands.
+`reason` says why, and the daemon takes no entries while it stands. A forecast that cannot be meant, or that was late,
+is no defect: the formula speaks in its place, the record of the decision says so, and it is counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from math import isfinite
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter
 
+from srm_agent.clock import Clock
 from srm_agent.domain.forecasts import ExecutionMeasure, ForecastRequest, ProviderScore, SlippageForecast
 from srm_agent.domain.ids import ProviderKey
 from srm_agent.domain.trades import ClosedTrade
+from srm_agent.domain.units import ZERO
 from srm_agent.ports import Forecaster, Scorer
 
 log = structlog.get_logger()
+
+BUDGET_S = 0.05
+"""A forecaster that takes longer holds the event loop up: it is not asked again for REST_S seconds."""
+REST_S = 300.0
+BELIEVED = 20
+"""Times the formula's upper bound: no slippage beyond is believed. A latency that is not known makes a factor of 11."""
 
 
 class Fuse:
@@ -55,30 +68,60 @@ class FusedScorer:
     def _guarded(self, ask: Callable[[], ProviderScore], provider: ProviderKey) -> ProviderScore:
         if not self._fuse.reason:
             try:
-                return ask()
+                score = ask()
+                if not _is_meant(score):
+                    raise ValueError(f"no score that can be meant: {score}")
             except Exception as error:
                 log.exception("the scorer failed", provider=str(provider))
                 self._fuse.blow(f"the scorer failed: {error!r}"[:200])
+            else:
+                return score
         return self._spare.score(provider)
 
 
 class FusedForecaster:
-    """`ports.Forecaster`, likewise."""
+    """`ports.Forecaster`, likewise. What `real` says is held against the formula of `spare`, which knows no learning.
 
-    def __init__(self, real: Forecaster, spare: Forecaster, fuse: Fuse) -> None:
+    No number, or late: the formula's forecast, `fallback:` before its provenance. Below zero or beyond belief: cut,
+    `clipped:` before it.
+    """
+
+    def __init__(
+        self, real: Forecaster, spare: Forecaster, fuse: Fuse, clock: Clock, registry: CollectorRegistry | None = None
+    ) -> None:
+        """`registry` takes the counter `srm_forecasts_replaced_total` by `why`: defect, unusable, slow, clipped."""
         self._real = real
         self._spare = spare
         self._fuse = fuse
+        self._clock = clock
+        self._rests_until: float | None = None
+        self._replaced = Counter(
+            "srm_forecasts_replaced", "Forecasts that were not taken as given.", ["why"], registry=registry
+        )
 
     def forecast(self, request: ForecastRequest) -> SlippageForecast:
         """See the port."""
-        if not self._fuse.reason:
-            try:
-                return self._real.forecast(request)
-            except Exception as error:
-                log.exception("the forecaster failed", symbol=request.symbol)
-                self._fuse.blow(f"the forecaster failed: {error!r}"[:200])
-        return self._spare.forecast(request)
+        formula = self._spare.forecast(request)
+        fallback = replace(formula, provenance=f"fallback:{formula.provenance}")
+        began = self._clock.monotonic()
+        if self._fuse.reason or (self._rests_until is not None and began < self._rests_until):
+            return fallback
+        self._rests_until = None
+        try:
+            given = self._real.forecast(request)
+            usable = _is_usable(given)
+        except Exception as error:
+            log.exception("the forecaster failed", symbol=request.symbol)
+            self._fuse.blow(f"the forecaster failed: {error!r}"[:200])
+            return self._instead(fallback, "defect", request)
+        took_s = self._clock.monotonic() - began
+        if took_s > BUDGET_S:
+            self._rests_until = self._clock.monotonic() + REST_S
+            return self._instead(fallback, "slow", request, seconds=round(took_s, 3))
+        if not usable:
+            return self._instead(fallback, "unusable", request, entry_mean=str(given.entry_mean))
+        clipped = _clipped(given, BELIEVED * max(formula.entry_upper, formula.stop_upper))
+        return given if clipped == given else self._instead(clipped, "clipped", request)
 
     def observe(self, measure: ExecutionMeasure) -> None:
         """See the port."""
@@ -89,3 +132,39 @@ class FusedForecaster:
         except Exception as error:
             log.exception("the forecaster failed to learn")
             self._fuse.blow(f"the forecaster failed to learn: {error!r}"[:200])
+
+    def _instead(
+        self, forecast: SlippageForecast, why: str, request: ForecastRequest, **more: object
+    ) -> SlippageForecast:
+        self._replaced.labels(why).inc()
+        log.warning("forecast not taken as given", why=why, symbol=request.symbol, **more)
+        return forecast
+
+
+def _is_usable(forecast: SlippageForecast) -> bool:
+    numbers: tuple[object, ...] = (
+        forecast.entry_mean, forecast.entry_upper, forecast.stop_mean, forecast.stop_upper,
+    )  # fmt: skip
+    return all(isinstance(number, Decimal) and number.is_finite() for number in numbers)
+
+
+def _clipped(forecast: SlippageForecast, most: Decimal) -> SlippageForecast:
+    """Every number within 0 and `most`, price units, and no bound below its mean."""
+
+    def cut(number: Decimal, least: Decimal = ZERO) -> Decimal:
+        return min(max(number, least), most)
+
+    entry, stop = cut(forecast.entry_mean), cut(forecast.stop_mean)
+    within = replace(
+        forecast,
+        entry_mean=entry,
+        entry_upper=cut(forecast.entry_upper, entry),
+        stop_mean=stop,
+        stop_upper=cut(forecast.stop_upper, stop),
+    )
+    return forecast if within == forecast else replace(within, provenance=f"clipped:{forecast.provenance}")
+
+
+def _is_meant(score: ProviderScore) -> bool:
+    floats = (score.mean, score.deviation, score.platform_mean)
+    return all(isfinite(number) for number in floats) and score.shown.is_finite() and 0 <= score.shown <= 100

@@ -17,6 +17,7 @@ from srm_agent.domain.trades import LegState
 from srm_agent.errors import BrokerError
 from srm_agent.market_watch import MarketWatch
 from srm_agent.ports import Notifier
+from srm_agent.supervision.disk import DiskWatch
 from srm_agent.supervision.health import STANDSTILL_S, Vitals
 from srm_agent.supervision.learning_fuse import Fuse
 from srm_agent.supervision.pulse import BEAT_S, Pulse
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 MARKS_EVERY_S = 5.0
 """A mark that rose is spooled this often; legs within a second."""
+OUTAGE_TOLD_S = 5.0
+"""A database that does not answer for so long is paged."""
 
 
 class Supervisor:
@@ -42,6 +45,7 @@ class Supervisor:
         watchdog: Watchdog,
         fuse: Fuse,
         spool: Spool | None,
+        disk: DiskWatch | None = None,
     ) -> None:
         self._clock = clock
         self._accounts = accounts
@@ -55,6 +59,11 @@ class Supervisor:
         """Accounts that must be read anew, and who is doing it."""
         self._fuse = fuse
         self._fuse_told = False
+        self._disk = disk
+        self._disk_told = False
+        self._silent_since: float | None = None
+        """Since when the database has not answered."""
+        self._silence_told = False
         self.pulse = Pulse(clock)
         self.unread = ""
         """Why the journal has not been read; empty when it has."""
@@ -75,7 +84,7 @@ class Supervisor:
             return f"learning is left out: {self._fuse.reason}"
         if connection in self._stale or self.pulse.stands_still():
             return "the process stood still: everything is read anew first"
-        return ""
+        return "" if self._disk is None else self._disk.why_held()
 
     # ---- pulse
 
@@ -99,6 +108,7 @@ class Supervisor:
         if self._fuse.reason and not self._fuse_told:
             self._notifier.notify("page", "learning is left out", f"{self._fuse.reason}; no entries")
         self._fuse_told = bool(self._fuse.reason)
+        self._tell_of_the_disk()
         now = self._clock.monotonic()
         ages = {
             str(account.member.connection_id): now - turned
@@ -168,6 +178,29 @@ class Supervisor:
 
     # ---- what is told
 
+    def _tell_of_the_disk(self) -> None:
+        why = "" if self._disk is None else self._disk.why_held()
+        if why and not self._disk_told:
+            self._notifier.notify("page", "the disk does not take writes", f"{why}; no entries, exits go on")
+        elif self._disk_told and not why:
+            self._notifier.notify("notice", "the disk takes writes again", "entries are taken again")
+        self._disk_told = bool(why)
+
+    def hear_database(self, *, answers: bool) -> None:
+        """Whether the database has answered just now. One page an outage: nothing is acknowledged meanwhile."""
+        now = self._clock.monotonic()
+        if answers:
+            if self._silence_told:
+                self._notifier.notify("notice", "the database answers again", "entries are taken again")
+            self._silent_since, self._silence_told = None, False
+            return
+        if self._silent_since is None:
+            self._silent_since = now
+        if not (self._silence_told or self.unread) and now - self._silent_since >= OUTAGE_TOLD_S:
+            self._silence_told = True
+            text = f"for {now - self._silent_since:.0f} s; signals are not acknowledged, no entries; exits go on"
+            self._notifier.notify("page", "the database does not answer", text)
+
     def ready(self) -> None:
         """Started: every connection was in step once, or is REDUCING."""
         self._watchdog.ready(self.status())
@@ -190,7 +223,9 @@ class Supervisor:
     # ---- what is kept
 
     def keep(self) -> None:
-        """Once a second: spool what a start without the database would need."""
+        """Once a second: try the disk, and spool what a start without the database would need."""
+        if self._disk is not None:
+            self._disk.look()
         if self._spool is None or self.unread:
             return
         rows = [self._row(account) for account in self._accounts]

@@ -13,6 +13,8 @@ from srm_agent.supervision.notify import Manager
 log = structlog.get_logger()
 
 FEEDS_PER_PERIOD = 3
+EARLY_S = 0.05
+"""A beat that comes by a rounding too early is not left for the next one."""
 STATUS_EVERY_S = 1.0
 """At most one status line a second, and only when it changed."""
 
@@ -61,7 +63,8 @@ class Watchdog:
             log.info("well again", was=self.illness)
         self.illness = ill
         period = self._manager.watchdog_s
-        if not ill and period is not None and (self._fed is None or now - self._fed >= period / FEEDS_PER_PERIOD):
+        due = self._fed is None or (period is not None and now - self._fed >= period / FEEDS_PER_PERIOD - EARLY_S)
+        if not ill and period is not None and due:
             self._fed = now
             self._manager.alive()
         self._tell(now, f"NOT WELL: {ill}; {status}" if ill else status)

@@ -128,7 +128,7 @@ async def test_k3_the_model_is_broken(world: World) -> None:
     world.flow._parts = replace(
         world.flow._parts,
         scorer=FusedScorer(model, world.scorer, fuse),
-        forecaster=FusedForecaster(model, world.forecaster, fuse),
+        forecaster=FusedForecaster(model, world.forecaster, fuse, LoopClock()),
     )
     world.flow._parts.fan_out._forecaster = model
     with pytest.raises(FloatingPointError):
@@ -302,14 +302,13 @@ STEPS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("scope", list(EmergencyScope))
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(
-    "error",
+    ("error", "scope"),
     [
-        pytest.param(AttributeError("kill switch"), id="defect (hummingbot#2534)"),
-        pytest.param(BrokerUnreachable("cut"), id="unreachable"),
-        pytest.param(OSError(28, "disk full"), id="disk"),
+        pytest.param(AttributeError("kill switch"), EmergencyScope.ACCOUNT, id="defect (hummingbot#2534)"),
+        pytest.param(BrokerUnreachable("cut"), EmergencyScope.OWN, id="unreachable"),
+        pytest.param(OSError(28, "disk full"), EmergencyScope.ACCOUNT, id="disk"),
     ],
 )
 async def test_k6_an_exception_in_any_call_of_the_path(

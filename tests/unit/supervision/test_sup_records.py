@@ -149,10 +149,10 @@ def test_a_defect_in_learning_blows_the_fuse(clock: ManualClock) -> None:
     assert scorer.score(ALPHA) == spare.score(ALPHA)
     assert "ZeroDivisionError" in fuse.reason
     first = fuse.reason
-    FusedForecaster(broken, ScalePriorForecaster(), fuse).observe(None)  # type: ignore[arg-type]
+    FusedForecaster(broken, ScalePriorForecaster(), fuse, clock).observe(None)  # type: ignore[arg-type]
     assert fuse.reason == first
     fuse.mend()
-    FusedForecaster(broken, ScalePriorForecaster(), fuse).observe(None)  # type: ignore[arg-type]
+    FusedForecaster(broken, ScalePriorForecaster(), fuse, clock).observe(None)  # type: ignore[arg-type]
     assert "failed to learn" in fuse.reason
 
 
