@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.catalogue import CATALOGUE, FaultCase
-from tests.faults.plugin import FAULT, SECONDS
+from tests.faults.marks import FAULT, SECONDS
 
 TESTS = Path(__file__).resolve().parents[1]
+CONFIGURATION = TESTS.parent / "pyproject.toml"
 MARK = "mark.fault("
 
 
@@ -96,16 +97,18 @@ def marked_files(root: Path) -> Sequence[str]:
     return [str(path) for path in sorted(root.rglob("test_*.py")) if MARK in path.read_text(encoding="utf-8")]
 
 
-def main(arguments: Sequence[str] | None = None, *, root: Path = TESTS) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, judge."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="processes of pytest-xdist, 0: none (default 2)")
     parser.add_argument("--only", default="", help="an id, to run the tests of that one alone")
+    parser.add_argument("--tests", type=Path, default=TESTS, help="where the tests are looked for")
     options = parser.parse_args(arguments)
     collector = Collector()
-    files = marked_files(root)
+    files = marked_files(options.tests)
     if files:
-        command = ["-q", "-n", str(options.workers), "-p", "tests.faults.plugin", "-m", "fault", *files]
+        command = ["-q", "-n", str(options.workers), "-c", str(CONFIGURATION)]
+        command += ["-p", "tests.faults.plugin", "-m", "fault", *files]
         if options.only:
             command += ["--fault", options.only]
         pytest.main(command, plugins=[collector])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.plugin import SECONDS, fault_of
+from tests.faults.marks import SECONDS, fault_of
 
 Measured = Callable[[float], None]
 

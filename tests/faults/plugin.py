@@ -1,33 +1,10 @@
-"""pytest plugin: which fault a test shows, and how many seconds its agent needed, go with the test's report.
-
-`tests/faults/conftest.py` uses the checks, `python -m tests.faults` loads the plugin and reads the reports.
-"""
+"""pytest plugin of `python -m tests.faults`: each report tells its fault, and the tests of one fault can be chosen."""
 
 from __future__ import annotations
 
 import pytest
 
-from simulator.catalogue import CATALOGUE
-
-FAULT, SECONDS = "fault", "fault seconds"
-
-
-def fault_of(item: pytest.Item) -> tuple[str, float | None] | None:
-    """Id and bound in seconds of the fault that a test is marked with; None without a mark.
-
-    Raises UsageError for an id that the catalogue does not have, and for a bound looser than the catalogue's.
-    """
-    mark = item.get_closest_marker("fault")
-    if mark is None:
-        return None
-    name = str(mark.args[0]) if mark.args else ""
-    case = CATALOGUE.get(name)
-    if case is None:
-        raise pytest.UsageError(f"{item.nodeid}: fault {name!r} is not in simulator/catalogue.py")
-    bound = mark.kwargs.get("bound_s", case.bound_s)
-    if bound is not None and case.bound_s is not None and bound > case.bound_s:
-        raise pytest.UsageError(f"{item.nodeid}: bound_s={bound:g} is looser than the catalogue's {case.bound_s:g} s")
-    return name, None if bound is None else float(bound)
+from tests.faults.marks import FAULT, fault_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
