@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from srm_agent.api.app import BodyLimits, make_intake_app
 from srm_agent.api.control import Operator
 from srm_agent.api.control_client import ControlClient, ControlRefused, DaemonUnreachable
+from srm_agent.api.front import WithFront
 from srm_agent.api.intake import Intake
 from srm_agent.api.limits import IntakeLimits
 from srm_agent.api.server import HttpServer, ServerLimits
@@ -64,8 +65,8 @@ class Desk:
         return True
 
 
-def build(store: Store, delivered: list[Signal], body_timeout_s: float = 5.0) -> FastAPI:
-    """The application over a real store."""
+def build(store: Store, delivered: list[Signal], body_timeout_s: float = 5.0) -> WithFront:
+    """The application over a real store, with its front as the daemon has it."""
     registry = CollectorRegistry()
     intake = Intake(
         clock=CLOCK,
@@ -75,13 +76,14 @@ def build(store: Store, delivered: list[Signal], body_timeout_s: float = 5.0) ->
         limits=IntakeLimits(entries_per_s=1000, entries_burst=1000, exits_per_s=1000, exits_burst=1000),
         registry=registry,
     )
-    return make_intake_app(
+    app = make_intake_app(
         intake,
         Desk(),
         registry=registry,
         operators=[Operator.of_token("ann", TOKEN)],
         limits=BodyLimits(timeout_s=body_timeout_s),
     )
+    return WithFront(app, intake.let_in)
 
 
 @asynccontextmanager

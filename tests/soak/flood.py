@@ -11,13 +11,14 @@ import base64
 import json
 import os
 import random
+import socket
 import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -96,7 +97,7 @@ class Calm:
     refused: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class FloodReport:
     """One flood."""
 
@@ -111,9 +112,14 @@ class FloodReport:
     lost: int
     unfinished: int
     missing_exits: int
-    client_p99_ms: float
     cpu_share: float
     """Of one core, taken by the daemon during the flood."""
+    starved: tuple[float, float]
+    """Share of the time that the daemon's loop wanted a processor and got none, unloaded and flooded."""
+
+    def stretch(self) -> float:
+        """How much longer things take because others have the processors: once for the work, once for the queue."""
+        return 1 / (1 - self.starved[1]) ** 2
 
     def table(self) -> str:
         """For people."""
@@ -122,13 +128,19 @@ class FloodReport:
         return (
             f"{self.name}: offered {self.offered_per_s:.0f}/s = {self.offered_per_s / self.capacity:.1f} x capacity "
             f"{self.capacity:.0f}/s; answers {answers}; acknowledged {self.acked}, lost {self.lost}, unfinished "
-            f"{self.unfinished}\n  memory +{self.grown_mb:.1f} MB, {self.cpu_share:.0%} of a core\n  other provider: "
+            f"{self.unfinished}\n  memory +{self.grown_mb:.1f} MB, {self.cpu_share:.0%} of a core, starved "
+            f"{self.starved[0]:.0%} unloaded, {self.starved[1]:.0%} flooded\n  other provider: "
             f"p50 {_ms(busy.posts, 0.5)} p99 {_ms(busy.posts, 0.99)} ms (unloaded {_ms(quiet.posts, 0.5)} / "
             f"{_ms(quiet.posts, 0.99)}), refused {busy.refused} of {len(busy.posts) + busy.refused}\n  its closes: p99 "
             f"to 2xx {_ms(busy.closes, 0.99)} ms, to the exit order {_ms(busy.exits, 0.99)} ms (unloaded "
             f"{_ms(quiet.closes, 0.99)} / {_ms(quiet.exits, 0.99)}), {len(busy.exits)} exits, "
             f"{self.missing_exits} missing"
         )
+
+
+def _starved(before: tuple[float, float], after: tuple[float, float]) -> float:
+    ran, waited = after[0] - before[0], after[1] - before[1]
+    return waited / (ran + waited) if ran + waited else 0.0
 
 
 def _ms(values: list[float], share: float) -> str:
@@ -161,6 +173,12 @@ class Daemon:
         assert self.process is not None
         parts = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+
+    def scheduled(self) -> tuple[float, float]:
+        """Seconds that the loop's thread has run, and that it was ready and waited for a processor."""
+        assert self.process is not None
+        ran, waited, _ = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/schedstat").read_text().split()
+        return int(ran) / 1e9, int(waited) / 1e9
 
     async def ready(self) -> None:
         """Wait for /health. Fails with what the process said."""
@@ -222,6 +240,7 @@ class Scene:
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # a share of the processors of its own, as a service has
             )
             try:
                 await daemon.ready()
@@ -358,6 +377,7 @@ async def _flood(plan: Plan, home: Path) -> asyncio.subprocess.Process:
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     assert client.stdout is not None
     await client.stdout.readline()
@@ -393,52 +413,65 @@ async def measure_capacity(scene: Scene, seconds: float = 5.0) -> float:
 
 
 async def flood(
-    scene: Scene, name: str, providers: list[str], capacity: float, seconds: float, quiet_s: float = 8.0
-) -> FloodReport:
-    """Unloaded first, then three times the capacity from `providers`, then what became of it all."""
-    async with scene.daemon(name) as daemon:
-        calm = CalmProvider(daemon, scene, name.replace(" ", "-"))
+    scene: Scene, capacity: float, seconds: float, *, quiet_s: float, waves: Mapping[str, list[str]]
+) -> list[FloodReport]:
+    """Unloaded first, then three times the capacity from each group of providers, then what became of it all."""
+    reports, acked = [], list[tuple[str, str]]()
+    async with scene.daemon("flooded") as daemon, watching(daemon) as seen:
+        calm = CalmProvider(daemon, scene, "calm")
         await calm.during(3.0)
+        scheduled = daemon.scheduled()
         unloaded = await calm.during(quiet_s)
-        plan = _plan(daemon, name.replace(" ", "-"), providers, seconds, 3 * capacity, 128)
-        client = await _flood(plan, daemon.home)
-        before, cpu_s, began = daemon.resident_mb(), daemon.cpu_s(), time.monotonic()
-        sampling = asyncio.create_task(_largest(daemon))
-        await _go(client)
-        loaded = await calm.during(seconds)
-        cpu_share = (daemon.cpu_s() - cpu_s) / (time.monotonic() - began)
-        await client.wait()
-        result = json.loads(Path(plan.result).read_text())
-        acked = [(provider, message) for provider, message in result["acked"]]
-        unfinished = await _settled(daemon.database, acked, 60.0)
-        sampling.cancel()
-        grown = max(daemon.resident_mb(), *_largest_seen) - before
-        rows = _rows(daemon.database)
-    return FloodReport(
-        name=name,
-        capacity=capacity,
-        offered_per_s=result["offered"] / result["seconds"],
-        statuses={int(status): count for status, count in result["statuses"].items()},
-        unloaded=unloaded,
-        loaded=loaded,
-        grown_mb=grown,
-        acked=len(acked),
-        lost=sum(one not in rows for one in acked),
-        unfinished=unfinished,
-        missing_exits=len(loaded.closes) - len(loaded.exits),
-        client_p99_ms=float(result["p99_ms"]),
-        cpu_share=cpu_share,
-    )
+        starved = _starved(scheduled, daemon.scheduled())
+        before = daemon.resident_mb()
+        for name, providers in waves.items():
+            plan = _plan(daemon, name.replace(" ", "-"), providers, seconds, 3 * capacity, 128)
+            client = await _flood(plan, daemon.home)
+            cpu_s, began, scheduled = daemon.cpu_s(), time.monotonic(), daemon.scheduled()
+            seen.clear()
+            await _go(client)
+            loaded = await calm.during(seconds)
+            cpu_share = (daemon.cpu_s() - cpu_s) / (time.monotonic() - began)
+            flooded = _starved(scheduled, daemon.scheduled())
+            await client.wait()
+            result = json.loads(Path(plan.result).read_text())
+            acked += [(provider, message) for provider, message in result["acked"]]
+            reports.append(
+                FloodReport(
+                    name=name,
+                    capacity=capacity,
+                    offered_per_s=result["offered"] / result["seconds"],
+                    statuses={int(status): count for status, count in result["statuses"].items()},
+                    unloaded=unloaded,
+                    loaded=loaded,
+                    grown_mb=max(seen) - before,
+                    acked=len(result["acked"]),
+                    lost=0,
+                    unfinished=0,
+                    missing_exits=len(loaded.closes) - len(loaded.exits),
+                    cpu_share=cpu_share,
+                    starved=(starved, flooded),
+                )
+            )
+        unfinished, lost = await _settled(daemon.database, acked, 60.0)
+    return [replace(report, unfinished=unfinished, lost=lost) for report in reports]
 
 
-_largest_seen: list[float] = []
+@asynccontextmanager
+async def watching(daemon: Daemon) -> AsyncIterator[list[float]]:
+    """Memory of the daemon in MB, ten times a second."""
+    seen: list[float] = []
 
+    async def watch() -> None:
+        while True:
+            seen.append(daemon.resident_mb())
+            await asyncio.sleep(0.1)
 
-async def _largest(daemon: Daemon) -> None:
-    _largest_seen.clear()
-    while True:
-        _largest_seen.append(daemon.resident_mb())
-        await asyncio.sleep(0.25)
+    task = asyncio.create_task(watch())
+    try:
+        yield seen
+    finally:
+        task.cancel()
 
 
 def _rows(database: Path) -> Mapping[tuple[str, str], bool]:
@@ -451,20 +484,18 @@ def _rows(database: Path) -> Mapping[tuple[str, str], bool]:
     return {(provider.removeprefix("channel_source:"), message): at is not None for provider, message, at in rows}
 
 
-async def _settled(database: Path, acked: list[tuple[str, str]], within_s: float) -> int:
-    """Wait until everything acknowledged is finished; how many are not."""
+async def _settled(database: Path, acked: list[tuple[str, str]], within_s: float) -> tuple[int, int]:
+    """Wait until everything acknowledged is finished; how many are not, and how many are not even there."""
     until = time.monotonic() + within_s
     while True:
         rows = _rows(database)
         left = sum(not rows.get(one, False) for one in acked)
         if not left or time.monotonic() > until:
-            return left
+            return left, sum(one not in rows for one in acked)
         await asyncio.sleep(0.5)
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -476,13 +507,14 @@ def _secret(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-async def measure(home: Path, seconds: float, *, quiet_s: float = 8.0) -> list[FloodReport]:
+WAVES: Mapping[str, list[str]] = {"one provider": FLOODERS[:1], "fifty providers": FLOODERS}
+
+
+async def measure(home: Path, seconds: float, *, quiet_s: float, capacity_s: float = 4.0) -> list[FloodReport]:
     """Capacity, then the flood from one provider, then the same from fifty."""
     async with scene(home) as world:
-        capacity = await measure_capacity(world)
-        one = await flood(world, "one provider", FLOODERS[:1], capacity, seconds, quiet_s)
-        many = await flood(world, "fifty providers", FLOODERS, capacity, seconds, quiet_s)
-    return [one, many]
+        capacity = await measure_capacity(world, capacity_s)
+        return await flood(world, capacity, seconds, quiet_s=quiet_s, waves=WAVES)
 
 
 def main() -> None:
@@ -490,7 +522,7 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 12.0
     print(f"load {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory(prefix="srm-flood-") as home:
-        for report in asyncio.run(measure(Path(home), seconds)):
+        for report in asyncio.run(measure(Path(home), seconds, quiet_s=max(8.0, seconds / 3))):
             print(report.table())
 
 
