@@ -49,7 +49,7 @@ TERMS = Instrument(
     ],
 )
 def test_units_are_large_and_limits_are_not(now: Instrument, large: bool) -> None:
-    """More than 20 % of a unit, or another thing that is traded; limits and unknown settle money block by themselves."""
+    """More than 20 % of a unit, or another thing that is traded; limits and unknown settle money block alone."""
     change = difference(TERMS, now)
     assert change is not None
     assert change.large is large
