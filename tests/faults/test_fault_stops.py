@@ -230,9 +230,11 @@ def test_under_the_flag_policy_a_loosened_stop_is_told_and_left(measured: Measur
         assert told(scene, "looser stop") == ["page"]
         await asyncio.sleep(5)
         assert stop(scene) == Decimal(58000)
+        # The judges know the usual policy only: to them the follower's own risk is more than was planned.
+        assert {one.invariant for one in scene.judge.violations} == {"INV-11"}
         return seconds
 
-    measured(act(play, begun=False, peace_s=5))
+    measured(act(play, begun=False, lawful=False))
 
 
 # ---- B21
