@@ -41,8 +41,9 @@ T = TypeVar("T")
 
 AT_ONCE = 8
 SEND_DEADLINE_S = 10.0
-READ_PATIENCE_S, SEND_PATIENCE_S = 5.0, 6.0
-"""A call that has not come back by then is given up; what it did is read."""
+READ_PATIENCE_S, SEND_PATIENCE_S = 5.0, 2.5
+"""A call that has not come back by then is given up; what it did is read. A close that got lost before the broker must
+leave time for another one within INV-9's 5 s; one that was only slow finds a second one harmless."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_UNDER_A_BAD_KEY_S = 0.1, 1.0, 5.0
 """After a failed read: soon, then more and more patiently."""
 SURE_AFTER_S = 3.0

@@ -189,6 +189,25 @@ def test_a_close_whose_reply_is_lost_is_read_back(measured: Measured, emergency:
     measured(act(play, peace_s=15))
 
 
+@pytest.mark.fault("B28", bound_s=5)
+@pytest.mark.parametrize("scope", ["account", "own"])
+def test_an_emergency_close_that_got_lost_is_sent_again_in_time(measured: Measured, scope: str) -> None:
+    """Lost before the broker: given up after 2.5 s, and the next one closes the position within INV-9's 5 s."""
+
+    async def play(scene: Scene) -> float:
+        await three_positions(scene)
+        broker(scene).network.lose_request(EXIT)
+        began = scene.now
+        flatten(scene)
+        await scene.until(lambda: flat(scene), 5)
+        seconds = scene.now - began
+        await scene.until(lambda: state(scene) is ConnectionState.HALTED, 20)
+        never_a_hedge(scene)
+        return seconds
+
+    measured(act(play, scope=scope, peace_s=10))
+
+
 @pytest.mark.fault("B28", bound_s=7)
 def test_a_close_that_got_lost_is_sent_again_by_position(measured: Measured) -> None:
     """Lost before the broker, it is known to be absent after the client's 5 s, and the next one closes the position."""
