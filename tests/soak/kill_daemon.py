@@ -186,11 +186,15 @@ class Daemon:
                 async with session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=2)) as answer:
                     if answer.status == 200:
                         self.ready_at = time.monotonic()
-                        self.restarts.append(Restart(self.ready_at - self._began, self._starved()))
+                        self.restarts.append(self.so_far())
                         return
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 pass
             await asyncio.sleep(POLL_S)
+
+    def so_far(self) -> Restart:
+        """How long this start has taken until now."""
+        return Restart(time.monotonic() - self._began, self._starved())
 
     def _starved(self) -> float:
         """Seconds that its main thread waited for a processor; 0 where the kernel does not count it."""

@@ -9,7 +9,7 @@ import sys
 from tests.soak.kill_daemon import ROOT
 
 LONG = os.environ.get("SRM_TEST_PROFILE") == "soak"
-KILLS, LANES, PATIENCE_S = (500, 3, 5400) if LONG else (20, 2, 600)
+KILLS, LANES, PATIENCE_S = (500, 3, 5400) if LONG else (20, 2, 900)
 
 
 def test_twenty_kills_lose_and_double_nothing() -> None:
