@@ -30,6 +30,8 @@ IDLE_EVERY_S = 6.0
 SECOND_LOOK_S = 2.0
 LOST_AFTER_S = 6.0
 """A position that is not there may be listed late (B26); a leg is given up only after this."""
+TELL_DENIED_S, DENIED_FOR_S = 20.0, 60.0
+"""While the account's margin says that something is held: people are told, and a leg is given up only after this."""
 SUSPECTS, ASK_FOR_S = 4, 30.0
 """Of so many ended entries it is asked, for so long, whether they explain volume that nobody owns."""
 
@@ -163,20 +165,23 @@ class Auditor:
         if difference.finding is Finding.FOREIGN:
             self._desk.halted_symbols[difference.symbol] = "the account holds volume that is not ours"
         elif leg is not None and difference.position is None:
-            if age_s < LOST_AFTER_S or await self._margin_denies_it():
+            if age_s < LOST_AFTER_S or (age_s < DENIED_FOR_S and await self._margin_denies_it(age_s)):
                 return True
             failpoints.reached("CP12")
             if self._desk.ledger.legs.get(leg.leg_id) == leg and leg.symbol not in self._desk.positions:
                 self._desk.lose(leg)
         return False
 
-    async def _margin_denies_it(self) -> bool:
+    async def _margin_denies_it(self, age_s: float) -> bool:
         """No position is listed at all, history has no fill that closed one, and margin is in use: an empty list by
         error (B26). A list that shows others cannot be doubted so; a failed read proves nothing."""
         if self._desk.positions:
             return False
         try:
-            return (await self._desk.broker.account()).margin_used > ZERO
+            denied = (await self._desk.broker.account()).margin_used > ZERO
         except BrokerError as error:
             log.info("margin could not be read", connection=self._desk.connection_id, error=str(error))
             return True
+        if denied and age_s >= TELL_DENIED_S:
+            self._desk.tell("page", "no position is listed, but margin is in use", "the broker's reads disagree")
+        return denied

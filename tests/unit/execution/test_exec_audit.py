@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from simulator.records import OrderTicket
+from srm_agent.domain.accounts import AccountSnapshot
 from srm_agent.domain.ids import PositionRef
 from srm_agent.domain.orders import BrokerPosition
 from srm_agent.domain.trades import CloseReason, Leg, LegState
-from srm_agent.domain.units import Side
+from srm_agent.domain.units import ZERO, Side
 from srm_agent.errors import BrokerUnreachable, NotAuthorised, OrderRefused
 from srm_agent.execution.reconcile import Finding, compare
 from srm_agent.execution.stop_rules import loosens, moved_stop
@@ -113,19 +114,37 @@ async def test_positions_listed_three_seconds_late_lose_no_leg(tmp_path: Path) -
         assert bench.leg(leg).state is LegState.OPEN
 
 
+def nothing_is_there(real: Any, *, margin_too: bool) -> Any:
+    """A broker that lists neither positions nor fills, and (or) says that no margin is in use."""
+    broker = Twisted(real)
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    async def free() -> AccountSnapshot:
+        told: AccountSnapshot = await real.account()
+        return replace(told, margin_used=ZERO)
+
+    broker.twists |= {"positions": nothing, "fills": nothing}
+    if margin_too:
+        broker.twists["account"] = free
+    return broker
+
+
+async def test_a_leg_whose_position_is_not_listed_while_margin_is_in_use_is_not_given_up(tmp_path: Path) -> None:
+    """An empty list by error (B26): the leg stays for a minute, a person is told, and then it is given up."""
+    async with desk_at_work(tmp_path, wrap=lambda real: nothing_is_there(real, margin_too=False)) as bench:
+        leg = await bench.enter()
+        bench.desk.auditor.look_soon()
+        await asyncio.sleep(50)
+        assert bench.leg(leg).state is LegState.OPEN
+        assert ("page", "no position is listed, but margin is in use") in bench.ear.troubles
+        await until(lambda: bench.leg(leg).state is LegState.CLOSED, 20)
+
+
 async def test_a_leg_whose_position_is_gone_without_a_trace_is_closed_without_a_result(tmp_path: Path) -> None:
     """No fill explains it in several looks: FOREIGN, told once, and the journal agrees within ten seconds (INV-7)."""
-
-    def wrap(real: Any) -> Any:
-        broker = Twisted(real)
-
-        async def nothing(*_: Any) -> list[Any]:
-            return []
-
-        broker.twists |= {"positions": nothing, "fills": nothing}
-        return broker
-
-    async with desk_at_work(tmp_path, wrap=wrap) as bench:
+    async with desk_at_work(tmp_path, wrap=lambda real: nothing_is_there(real, margin_too=True)) as bench:
         leg = await bench.enter()
         bench.desk.auditor.look_soon()
         assert await until(lambda: bench.leg(leg).state is LegState.CLOSED) < 10
