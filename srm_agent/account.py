@@ -68,6 +68,8 @@ class Account:
         self.streak = LossStreak(parts.member.connection_id)
         self.verdict: Verdict | None = None
         self.leased = False
+        self.rivalled = False
+        """Another daemon has traded this account: what we remember of it, the mark above all, is not to be kept."""
         self.refused = ""
         """Why this connection cannot be used at all (hedge mode, a key that may withdraw), for people."""
         self.held: Callable[[], str] = lambda: ""
@@ -121,7 +123,7 @@ class Account:
         if self.desk.read_only:
             return "the credentials may only read"
         if not self.leased:
-            return "its lease is not ours: another daemon holds it, or the database does not answer"
+            return "another daemon holds its lease" if self.rivalled else "its lease is not known to be ours"
         if any(leg.symbol not in self.market.instruments for leg in self.desk.open_legs()):
             return "the terms of a symbol that it holds are not known yet"
         if not self.desk.synced:

@@ -14,7 +14,7 @@ from srm_agent.api.intake import Intake
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.domain.ids import Symbol
-from srm_agent.domain.signals import Signal
+from srm_agent.domain.signals import OpenSignal, Signal
 from srm_agent.errors import (
     BrokerUnreachable,
     ConfigurationError,
@@ -31,6 +31,7 @@ from srm_agent.ports import Forecaster, History, Leases, Notifier, Scorer, Serve
 from srm_agent.protection.halts import HaltBoard
 from srm_agent.supervision.disk import DiskWatch
 from srm_agent.supervision.learning_fuse import Fuse
+from srm_agent.supervision.lease_keeper import LeaseKeeper
 from srm_agent.supervision.notify import Manager, NoManager
 from srm_agent.supervision.recovery import Recovery, RecoveryParts
 from srm_agent.supervision.spool import Spool
@@ -47,11 +48,8 @@ MANAGER_PATIENCE_S = 4.0
 TIMER_S = 1.0
 SAVE_EVERY_S = 5.0
 DRAIN_S = 5.0
-RELEASE_S = 0.5
 BROKEN_TRIES = 6
 """Tries of a signal that the store refuses (about six seconds: a lost lease shows in that time)."""
-LEASE_S = 6.0
-"""Short, so that a restart after a crash waits no longer than this for the lease of its dead predecessor."""
 
 
 class Ending(StrEnum):
@@ -65,6 +63,8 @@ class Ending(StrEnum):
     """It took exits only, and an operator has resumed: a new life, whole, is to begin."""
     DISK_BACK = "disk back"
     """The disk failed, and is well again: a new life reads everything anew (P8)."""
+    OVERTAKEN = "overtaken"
+    """Another daemon has traded one of our accounts since the start: a new life reads what it did (P22, P23)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,14 @@ class Daemon:
             parts.fuse,
             spool,
             parts.disk,
+        )
+        self._leases = LeaseKeeper(
+            parts.leases,
+            parts.accounts,
+            parts.owner,
+            parts.clock,
+            hear=lambda answers: self.supervisor.hear_database(answers=answers),
+            catch_up=parts.halts.catch_up,
         )
         self._recovery = Recovery(
             RecoveryParts(
@@ -179,7 +187,7 @@ class Daemon:
             ("pulse", self.supervisor.run()),
             ("http", parts.server.wait()),
             ("timer", self._run_timer()),
-            ("leases", self._run_leases()),
+            ("leases", self._leases.run()),
             ("ready", self._watch_readiness()),
             ("inbox", self._inbox.run(self._take_signal)),
             ("followers", parts.flow.run_followers()),
@@ -191,7 +199,10 @@ class Daemon:
 
     async def _until(self, stop: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> Ending:
         """Wait for the stop, or for what calls for a new life; a task of `work` that ends before it is a defect."""
-        endings: dict[asyncio.Task[object], Ending] = {asyncio.create_task(stop.wait()): Ending.STOPPED}
+        endings: dict[asyncio.Task[object], Ending] = {
+            asyncio.create_task(stop.wait()): Ending.STOPPED,
+            asyncio.create_task(self._leases.outdated.wait()): Ending.OVERTAKEN,
+        }
         if self.supervisor.unread:
             endings[asyncio.create_task(self._recovery.database_is_back())] = Ending.DATABASE_BACK
         if self.supervisor.guard:
@@ -205,6 +216,8 @@ class Daemon:
                 task.cancel()
         for task in work:
             if task in done:
+                if task.cancelled():
+                    raise RuntimeError(f"critical task {task.get_name()!r} was cancelled")
                 task.result()
                 raise RuntimeError(f"critical task {task.get_name()!r} ended")
         return next(ending for task, ending in endings.items() if task in done)
@@ -294,7 +307,8 @@ class Daemon:
         self._inbox.put(signal)
 
     async def _take_signal(self, signal: Signal) -> None:
-        await self.ready.wait()
+        if isinstance(signal, OpenSignal):
+            await self.ready.wait()  # what reduces risk waits for no other connection (INV-10)
         pause, broken = 0.1, 0
         while True:
             try:
@@ -339,34 +353,8 @@ class Daemon:
         if self.supervisor.unread:
             return  # a mark that began in the dark must not replace the one in the database
         for account in self._parts.accounts:
-            await account.save(self._parts.clock.wall())
-
-    async def _run_leases(self) -> None:
-        """Hold the lease of every account; without it no entries, while watch and exits go on (P22, P23)."""
-        while True:
-            answered = await asyncio.gather(*(self._keep_lease(account) for account in self._parts.accounts))
-            self.supervisor.hear_database(answers=all(answered))
-            await asyncio.sleep(LEASE_S / 4)
-
-    async def _keep_lease(self, account: Account) -> bool:
-        """False: the database did not answer."""
-        try:
-            # A database that hangs must not let us believe in a lease that has run out meanwhile.
-            async with asyncio.timeout(LEASE_S / 3):
-                account.leased = await self._hold(account)
-        except (StoreError, OutcomeUnknown, TimeoutError) as error:
-            account.leased = False
-            log.warning("lease not renewed", connection=account.member.connection_id, error=repr(error))
-            return False
-        return True
-
-    async def _hold(self, account: Account) -> bool:
-        leases, connection, owner = self._parts.leases, account.member.connection_id, self._parts.owner
-        if account.desk.fence and await leases.renew(connection, owner, account.desk.fence, LEASE_S):
-            return True
-        fence = await leases.acquire(connection, owner, LEASE_S)
-        account.desk.fence = fence or 0
-        return fence is not None
+            if account.leased:  # whoever else holds the lease keeps the mark (INV-13)
+                await account.save(self._parts.clock.wall())
 
     # ---- stop
 
@@ -404,12 +392,7 @@ class Daemon:
         for account in parts.accounts:
             await account.stop()
             await account.desk.broker.close()
-            if account.desk.fence:
-                try:
-                    async with asyncio.timeout(RELEASE_S):
-                        await parts.leases.release(account.member.connection_id, parts.owner, account.desk.fence)
-                except (StoreError, OutcomeUnknown, TimeoutError) as error:
-                    log.info("lease runs out by itself", connection=account.member.connection_id, error=repr(error))
+            await self._leases.release(account)
         for market in parts.markets.values():
             await market.feed.close()
         await parts.close_store()

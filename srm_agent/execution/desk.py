@@ -136,6 +136,13 @@ class Desk:
             )
             self.tell("page", "damaged spill file", text)
 
+    async def is_behind_journal(self) -> bool:
+        """The journal holds open legs or unsettled orders that this desk has not heard of. Raises StoreError."""
+        legs = await self._parts.journal.open_legs(self.connection_id)
+        rows = await self._parts.journal.unsettled(self.connection_id)
+        strange = any(leg.leg_id not in self.ledger.legs for leg in legs)
+        return strange or any(row.intent.client_id not in self.ledger.tickets for row in rows)
+
     async def run(self) -> None:
         """Work until cancelled; an unexpected error ends it, and with it the process (P18)."""
         async with asyncio.TaskGroup() as group:

@@ -50,6 +50,11 @@ class HaltBoard:
         self._file_behind = self._halts != in_file
         await self.save()
 
+    async def catch_up(self) -> None:
+        """Take over what another daemon has latched in the database since we read it. Raises StoreError."""
+        for halt in await self._store.halts():
+            self.set(halt)
+
     def set(self, halt: Halt) -> None:
         """Latch now. A halt that stands keeps its first reason; only FLATTENING -> HALTED moves its state."""
         key = (halt.scope, halt.key)

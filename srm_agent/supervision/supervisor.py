@@ -228,7 +228,7 @@ class Supervisor:
             self._disk.look()
         if self._spool is None or self.unread:
             return
-        rows = [self._row(account) for account in self._accounts]
+        rows = [self._row(account) for account in self._accounts if not account.rivalled]
         legs, now = tuple((row.legs, row.fills) for row in rows), self._clock.monotonic()
         if legs == self._spooled_legs and self._spooled_at is not None and now - self._spooled_at < MARKS_EVERY_S:
             return

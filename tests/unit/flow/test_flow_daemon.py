@@ -428,7 +428,7 @@ async def test_a_lost_lease_stops_entries_and_not_exits(tmp_path: Path) -> None:
     async with living(world) as life:
         await until(life.daemon.ready.is_set)
         await world.opened()
-        life.daemon._parts = replace(life.daemon._parts, leases=leases)
+        life.daemon._leases._leases = leases
 
         async def lost(*_: Any) -> None:
             return None

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from srm_agent.daemon import LEASE_S, Daemon, DaemonParts, Ending
+from srm_agent.daemon import Daemon, DaemonParts, Ending
 from srm_agent.domain.accounts import ConnectionState, HaltScope
 from srm_agent.errors import BrokerUnreachable, ConfigurationError, StoreBroken, StoreUnavailable
 from srm_agent.files import DiskFiles
 from srm_agent.inbox import Inbox
 from srm_agent.store.store import Store
 from srm_agent.supervision.learning_fuse import Fuse
+from srm_agent.supervision.lease_keeper import LEASE_S
 from srm_agent.supervision.life import Life
 from srm_agent.supervision.recovery import GUARD_MODE
 from srm_agent.supervision.spool import Spool
@@ -226,7 +227,7 @@ async def test_a_lease_that_hangs_is_not_believed(tmp_path: Path) -> None:
 
     async with alive(world, tmp_path) as life:
         await until(lambda: world.state() is ConnectionState.ACTIVE)
-        life.daemon._parts = replace(life.daemon._parts, leases=leases)
+        life.daemon._leases._leases = leases
         leases.twists |= {"renew": hangs, "acquire": hangs, "release": hangs}
         assert await until(lambda: world.state() is ConnectionState.REDUCING, 10) < LEASE_S
         began = asyncio.get_running_loop().time()
