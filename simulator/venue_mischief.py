@@ -92,6 +92,13 @@ class VenueMischief:
         self._matching.release(state, order, self._venue.market_ms)
         return True
 
+    def release_all(self) -> None:
+        """Let every held order go on, where its symbol is matched."""
+        for account_id, state in self._states.items():
+            for order in list(state.working.values()):
+                if self._matching.holds.holds(order.order_id):
+                    self.release(account_id, order.order_id)
+
     def tamper(
         self, account_id: str, symbol_id: str, *, stop_loss: Decimal | None, take_profit: Decimal | None
     ) -> PositionView:

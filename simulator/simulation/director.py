@@ -15,7 +15,7 @@ from simulator.seeds import stream
 from simulator.simulation.invariants.judge import Judge
 from simulator.simulation.loop import LIFE
 from simulator.simulation.market import STEP_S
-from simulator.simulation.plan import NEAR_S, QUIET_START_S, Crash
+from simulator.simulation.plan import QUIET_START_S, TWIN_S, Crash
 from simulator.simulation.process import Process
 from simulator.simulation.world import World
 from srm_agent import failpoints
@@ -162,7 +162,7 @@ class Director:
             if self._plan.profile.twins_share and self._rng.random() < self._plan.profile.twins_share:
                 for other in self._world.senders:
                     if other is not sender:
-                        self._at(self._world.now() + self._rng.uniform(0.0, NEAR_S), partial(other.begin, symbol))
+                        self._at(self._world.now() + self._rng.uniform(0.0, TWIN_S), partial(other.begin, symbol))
 
     def _human(self) -> None:
         world = self._world
@@ -281,6 +281,7 @@ class Director:
         self._armed = None
         world.trace.add(world.now(), "peace")
         calm(world)
+        world.venue.mischief.release_all()
         if self._guest is not None:
             self._guest.stop()
         if not self._at_home():

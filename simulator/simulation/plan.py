@@ -10,8 +10,8 @@ from simulator.seeds import stream
 from srm_agent.failpoints import CRASH_POINTS
 
 QUIET_START_S = 6.0
-NEAR_S = 0.4
-"""So long before a halt a signal may come that aims at it."""
+NEAR_S, TWIN_S = 1.5, 0.4
+"""So long before a halt a signal may come that aims at it, so long after a signal its twin."""
 FLAT_FOR_S = (6.0, 20.0)
 """After an operator's close of an account: how long until he resumes it."""
 
@@ -54,7 +54,7 @@ class Profile:
     max_drawdown: Decimal = Decimal("0.20")
     """At which the agent has to close an account, a fraction of the high-water mark."""
     twins_share: float = 0.0
-    """Share of the signals after which the other provider has the same idea within NEAR_S."""
+    """Share of the signals after which the other provider has the same idea within TWIN_S."""
     busy_s: float = 140.0
     """Seconds in which things go wrong."""
     peace_s: float = 70.0

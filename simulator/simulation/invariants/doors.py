@@ -108,8 +108,8 @@ class Seen:
         self.orders: dict[ClientOrderId, Committed] = {}
         self.states: dict[ClientOrderId, OrderState] = {}
         self.sent: dict[ClientOrderId, list[Sent]] = {}
-        self.absent: dict[ClientOrderId, int] = {}
-        """How many look-ups in a row, of those that succeeded, said ABSENT."""
+        self.absent: dict[ClientOrderId, list[float]] = {}
+        """When the last look-ups in a row, of those that succeeded, said ABSENT."""
         self.capabilities: dict[ConnectionId, Capabilities] = {}
         self.decisions: dict[DecisionId, Decision] = {}
         self.messages: dict[tuple[ProviderKey, str], Taken] = {}
@@ -304,8 +304,10 @@ class _BrokerDoor(_Door):
 
     async def lookup(self, client_id: ClientOrderId, symbol: Symbol) -> OrderReport:
         report = await self._inner.lookup(client_id, symbol)
-        absent = self._seen.absent
-        absent[client_id] = absent.get(client_id, 0) + 1 if report.outcome is Outcome.ABSENT else 0
+        if report.outcome is Outcome.ABSENT:
+            self._seen.absent.setdefault(client_id, []).append(self._seen.now())
+        else:
+            self._seen.absent.pop(client_id, None)
         return report
 
     async def protect(
@@ -340,8 +342,10 @@ class _FeedDoor(_Door):
     _inner: MarketFeed
 
     async def events(self, symbols: Sequence[Symbol]) -> AsyncIterator[FeedEvent]:
-        quoted, now = self._seen.quoted, self._seen.now
+        quoted, now, stamps = self._seen.quoted, self._seen.now, dict[Symbol, datetime]()
         async for event in self._inner.events(symbols):
-            if isinstance(event, Quote):
+            # A frozen quote (B23) is no news: it comes again and again with the same stamp.
+            if isinstance(event, Quote) and stamps.get(event.symbol) != event.at:
+                stamps[event.symbol] = event.at
                 quoted[self._life, event.symbol] = now()
             yield event

@@ -24,7 +24,7 @@ class NoGuess(Check):
     """INV-5: an entry leaves within 2 s of its commit or never. The journal says REJECTED only after an explicit
     refusal (or if no call of `submit` can have had an effect, or the venue shows that the order ended unfilled), and
     ABANDONED only after the adapter's finality time since the last call and at least five look-ups in a row that said
-    ABSENT.
+    ABSENT after it.
 
     Lenient: the time between the agent's conclusion and its commit is given away.
     """
@@ -65,9 +65,11 @@ class NoGuess(Check):
         finality = 0.0 if terms is None else terms.finality_s
         if at - last < finality:
             yield self.broken(at, f"{text} {at - last:.2f} s after its last call, finality is {finality:g} s")
-        absent = self.seen.absent.get(link, 0)
+        absent = sum(asked >= last + finality for asked in self.seen.absent.get(link, ()))
         if absent < LEAST_ABSENCES:
-            yield self.broken(at, f"{text} after {absent} look-ups in a row said ABSENT, {LEAST_ABSENCES} are needed")
+            yield self.broken(
+                at, f"{text} after {absent} look-ups in a row said ABSENT when it counts, {LEAST_ABSENCES} are needed"
+            )
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from simulator.simulation.evidence import Acknowledged
 from simulator.simulation.invariants.check import Check, Final, Violation
 from simulator.simulation.invariants.doors import Taken
-from simulator.simulation.invariants.facts import LIVE, Facts
+from simulator.simulation.invariants.facts import LIVE, PREFIX, Facts
 from srm_agent.domain.ids import ConnectionId, ProviderKey, SignalId
 from srm_agent.domain.orders import OrderState
 from srm_agent.domain.signals import CloseSignal, OpenSignal
@@ -111,7 +111,8 @@ class ExitsGo(Check):
     account is reachable and a process ready, whatever database, halts and filters do; at the end no such leg is left.
 
     Judged where the order is handed to the broker (a refusal there is the broker's). The clock starts when the database
-    shows the leg open, and stands while the symbol cannot be traded.
+    shows the leg open, and stands while the symbol cannot be traded, and while the venue sits on an earlier exit of
+    ours there (a part close that it has taken and does not execute: what it will leave is not known).
     """
 
     name = "INV-10"
@@ -160,11 +161,18 @@ class ExitsGo(Check):
 
     def _overdue(self, wish: _Wish, leg: Leg, at: float) -> bool:
         good = self.facts.good_since(wish.connection)
-        if good is None or not self.facts.tradable(self.facts.symbol_id[leg.symbol]):
+        symbol_id = self.facts.symbol_id[leg.symbol]
+        if good is None or not self.facts.tradable(symbol_id) or self._held_back(wish.connection, symbol_id):
             wish.open_since = None
             return False
         wish.open_since = at if wish.open_since is None else wish.open_since
         return at - max(wish.open_since, good) > CLOSE_S + TICK_S
+
+    def _held_back(self, connection: ConnectionId, symbol_id: str) -> bool:
+        return any(
+            order.ticket.reduce_only and order.ticket.symbol_id == symbol_id and order.ticket.link_id.startswith(PREFIX)
+            for order in self.evidence.venue.orders(connection, working=True)
+        )
 
     def at_end(self, final: Final, at: float) -> Iterable[Violation]:
         """Whatever was closed by its provider is closed."""

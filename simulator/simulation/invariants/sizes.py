@@ -92,7 +92,7 @@ class LotsFit(Check):
     risk at most equity x `max_open_risk`.
 
     Lenient: terms that the venue has changed are still good; a leg that the database shows open counts with what the
-    venue holds of it.
+    venue holds of it; an order that the venue has never seen counts no longer than the finality time.
     """
 
     name = "INV-12"
@@ -165,8 +165,12 @@ class LotsFit(Check):
         if order is not None:
             filled = min(order.filled, lots)
             return leg.planned_risk * ((order.leaves if order.status.working else ZERO) + filled) / leg.lot
-        unsent = not self.seen.sent.get(entry.intent.client_id) and at - entry.at > SEND_DEADLINE_S
-        return ZERO if unsent or self.seen.states[entry.intent.client_id].settled else leg.planned_risk
+        calls = self.seen.sent.get(entry.intent.client_id, [])
+        unsent = not calls and at - entry.at > SEND_DEADLINE_S
+        # The agent may know that it never arrived, and a slow database not yet.
+        terms = self.seen.capabilities.get(leg.connection_id)
+        final = terms is not None and any(at - call.at > terms.finality_s for call in calls[-1:])
+        return ZERO if unsent or final or self.seen.states[entry.intent.client_id].settled else leg.planned_risk
 
 
 class DecisionsExplain(Check):

@@ -138,9 +138,9 @@ async def test_rejected_of_an_order_that_ended_unfilled_is_lawful() -> None:
     assert court.verdict == []
 
 
-@pytest.mark.parametrize(("seconds", "absences", "broken"), [(121.0, 5, 0), (60.0, 5, 1), (121.0, 4, 1), (60.0, 1, 2)])
+@pytest.mark.parametrize(("seconds", "absences", "broken"), [(121.0, 5, 0), (60.0, 5, 2), (121.0, 4, 1), (60.0, 1, 2)])
 async def test_abandoned_needs_finality_and_absences(seconds: float, absences: int, broken: int) -> None:
-    """ABANDONED is lawful after the finality time and five look-ups in a row that said ABSENT, both."""
+    """ABANDONED is lawful after the finality time and five look-ups in a row that said ABSENT after it; both."""
     court = a_court()
     court.seen.capabilities[C01] = Capabilities(
         netting=True, atomic_protection=True, price_capped_entry=True, finality_s=120, absences=5, read_only=False
@@ -148,7 +148,7 @@ async def test_abandoned_needs_finality_and_absences(seconds: float, absences: i
     intent = await court.commit(an_entry())
     court.send(intent)
     court.wait(seconds)
-    court.seen.absent[intent.client_id] = absences
+    court.seen.absent[intent.client_id] = [10.0] * 5 + [court.time] * absences
     await court.settle(intent, OrderState.ABANDONED, code="ABSENT")
     assert len(court.found("INV-5")) == broken
 

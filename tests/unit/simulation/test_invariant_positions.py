@@ -249,6 +249,21 @@ async def test_an_entry_without_a_stop_breaks_inv_11() -> None:
     assert twin.verdict == []
 
 
+async def test_a_stop_moved_away_from_the_one_that_left_breaks_inv_11() -> None:
+    """A leg's stop may be tightened and loosened back to the stop its order left with, not beyond it."""
+    court = a_court()
+    leg = await court.opened(an_entry())
+    journal = court.door().journal
+    for stop in (STOP + 100, STOP):
+        await journal.record_fills(C01, [], [replace(leg, stop_loss=stop)])
+        court.wait(0.25)
+    assert court.verdict == []
+    await journal.record_fills(C01, [], [replace(leg, stop_loss=STOP - 1)])
+    court.wait(1)
+    assert len(court.found("INV-11")) == 1
+    assert "more is at risk than was planned" in court.found("INV-11")[0]
+
+
 @pytest.mark.parametrize("lot", ["0.0305", "0.0001", "101", "NaN", "Infinity"])
 async def test_a_lot_off_the_grid_breaks_inv_12(lot: str) -> None:
     """A lot that is no multiple, too small, too large or no number is told where it leaves."""

@@ -309,3 +309,40 @@ async def test_a_book_that_waits_is_refused() -> None:
     assert at_once(book.legs()) == []
     with pytest.raises(RuntimeError, match="at once"):
         at_once(slow())
+
+
+async def _falling(max_drawdown: str = "0.2") -> Court:
+    """0.3 BTC bought at 60,000 with a mark of 10,000; then, still held, they are worth some 2,400 less."""
+    court = a_court(max_drawdown=Decimal(max_drawdown))
+    await court.opened(an_entry())
+    await court.door().protection.save_mark(_mark("10000"))
+    court.wait(12)
+    assert court.verdict == []
+    court.venue.set_trading_stop("c01", "BTCUSDT", stop_loss=Decimal(0))
+    court.price("52000")
+    assert court.venue.positions("c01")
+    return court
+
+
+async def test_a_floating_loss_beyond_the_limit_that_nobody_acts_on_breaks_inv_13() -> None:
+    """Three seconds are lawful, more are not, although no trade was closed (F17)."""
+    court = await _falling()
+    court.wait(2.75)
+    assert court.found("INV-13") == []
+    court.wait(1)
+    assert len(court.found("INV-13")) == 1
+    assert "the account is not closed" in court.found("INV-13")[0]
+
+
+async def test_a_breach_that_is_acted_on_or_that_nobody_can_see_is_lawful() -> None:
+    """Judged is an account that is neither being closed nor out of reach, whose money nobody has moved."""
+    closing = await _falling()
+    closing.state = ConnectionState.FLATTENING
+    cut_off = await _falling()
+    cut_off.reached = False
+    withdrawn = await _falling()
+    withdrawn.venue.withdraw("c01", Decimal(1), withdrawn.venue.market_ms)
+    within = await _falling(max_drawdown="0.3")
+    for court in (closing, cut_off, withdrawn, within):
+        court.wait(6)
+        assert [text for text in court.found("INV-13") if "not closed" in text] == []
