@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from srm_agent.domain.ids import ProviderKey, SignalId
 from srm_agent.domain.signals import CancelSignal, CloseSignal, OpenSignal, Signal
 
-OPENS_AT_ONCE = 8
+OPENS_AT_ONCE = 4
 """Opens decided at the same time, so that a hundred that come together leave the loop to exits in between."""
 _Lane = tuple[ProviderKey, SignalId | None]
 """Opens of a provider wait in one lane; what follows a signal waits in that signal's own."""

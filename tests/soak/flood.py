@@ -64,7 +64,7 @@ follower = "careful"
 venue = "bybit"
 providers = ["calm"]
 size_mode = "FIXED"
-fixed_lot = 1
+fixed_lot = 2
 [[connections]]
 id = "c-flood"
 follower = "bold"
@@ -358,7 +358,7 @@ class CalmProvider:
         self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], signal: str, position: int, *, close: bool
     ) -> bool:
         issued = SystemClock().wall().isoformat().replace("+00:00", "Z")
-        body: dict[str, str] = {"action": "close", "signal_id": signal, "issued_at": issued, "fraction": "0.05"}
+        body: dict[str, str] = {"action": "close", "signal_id": signal, "issued_at": issued, "fraction": "0.01"}
         if not close:
             body = {"action": "open", "signal_id": signal, "issued_at": issued, "side": "buy", "entry": "60000"}
             body |= {"symbol": f"{SYMBOLS[1 + position]}/USDT:USDT", "stop_loss": "59400"}
