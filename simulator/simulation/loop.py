@@ -151,7 +151,7 @@ def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, Result]]) -> R
         loop.close()
         if collecting:
             gc.enable()
-    gc.collect(0)  # exceptions that nobody retrieved are reported when their task is freed
+    gc.collect()  # the world is full of cycles; and exceptions that nobody took are reported when their task is freed
     if loop.failures:
         raise RuntimeError(f"lost in the loop: {_told(loop.failures)}")
     return result
