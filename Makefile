@@ -7,8 +7,10 @@ DEMO_SECONDS ?= 90
 KILLS ?= 100
 DB ?= sqlite
 SEED ?= 7
+SEEDS ?= 300
+SEED0 ?= 1234
 
-.PHONY: help demo test check format lock bench faults soak soak-kill clean
+.PHONY: help demo test check format lock bench simulate faults mutants failures soak soak-kill clean
 
 help:
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -43,8 +45,19 @@ format: $(VENV)/.dev ## put the code into shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-soak: $(VENV)/.dev ## the longer runs
+soak: $(VENV)/.dev ## the longer runs: 100,000 seeds, all mutants, 500 kills, a minute of flood, many more examples
+	@$(BIN)/python -m simulator.simulation --seeds 100000 --seed0 1000
+	@$(BIN)/python -m tests.mutants
 	@SRM_TEST_PROFILE=soak $(BIN)/pytest -q tests
+
+simulate: $(VENV)/.dev ## the whole daemon in virtual time, seed after seed (SEEDS=300 SEED0=1234)
+	@$(BIN)/python -m simulator.simulation --seeds $(SEEDS) --seed0 $(SEED0)
+
+mutants: $(VENV)/.dev ## harmful changes of execution and protection: do the seeds notice them?
+	@$(BIN)/python -m tests.mutants
+
+failures: $(VENV)/.dev ## 26 failures of other systems: each test sees the change that would bring its failure back
+	@$(BIN)/python -m tests.failures
 
 faults: $(VENV)/.dev ## the 72 faults of the catalogue by id: required, bound, measured, shown
 	@$(BIN)/python -m tests.faults

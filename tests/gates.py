@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-TOTAL_LIMIT_MINUTES = 8.0
+TOTAL_LIMIT_MINUTES = 25.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,22 @@ class Gate:
 
 
 PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "-n", "2")
+PYTHON = str(BIN / "python")
+SEEDS = ("--seeds", "200", "--seed0", "1")
 GATES = (
     Gate("format", (str(BIN / "ruff"), "format", "--check", "--quiet", "."), 0.1),
     Gate("lint", (str(BIN / "ruff"), "check", "--quiet", "."), 0.1),
     Gate("types", (str(BIN / "mypy"),), 1.5),
     Gate("import rules", (str(BIN / "lint-imports"), "--no-logo", "--no-cache"), 0.3),
     Gate("unit and properties", (*PYTEST, "tests/unit", "tests/properties", "tests/architecture"), 3.0),
-    Gate("contract of the broker port", (*PYTEST, "tests/contract"), 1.5),
-    Gate("integration", (*PYTEST, "tests/integration"), 2.5),
+    Gate("contracts", (*PYTEST, "tests/contract"), 2.0),
+    Gate("simulation", (*PYTEST, "tests/simulation"), 2.0),
+    Gate("seeds", (PYTHON, "-m", "simulator.simulation", *SEEDS), 3.5),
+    Gate("faults", (PYTHON, "-m", "tests.faults"), 2.0),
+    Gate("failures of others", (PYTHON, "-m", "tests.failures"), 2.5),
+    Gate("mutants, a sample", (PYTHON, "-m", "tests.mutants", "--sample"), 1.5),
+    Gate("integration", (*PYTEST, "tests/integration"), 4.0),
+    Gate("kill -9", (*PYTEST, "tests/soak"), 3.0),
 )
 
 
