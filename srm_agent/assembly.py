@@ -176,6 +176,7 @@ def assemble(settings: Settings, outside: Outside) -> Agent:
         registry=registry,
         refusals=refusals,
         waiting=inbox.waiting,
+        passive=lambda provider: daemon.is_passive(provider),
     )
     control = AgentControl(
         name=settings.agent.name,

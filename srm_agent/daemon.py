@@ -13,7 +13,7 @@ from srm_agent.account import Account
 from srm_agent.api.intake import Intake
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, HaltScope
-from srm_agent.domain.ids import Symbol
+from srm_agent.domain.ids import ProviderKey, Symbol
 from srm_agent.domain.signals import OpenSignal, Signal
 from srm_agent.errors import (
     BrokerUnreachable,
@@ -298,13 +298,16 @@ class Daemon:
 
     # ---- signals
 
+    def is_passive(self, provider: ProviderKey) -> bool:
+        """Another daemon trades all accounts that copy this provider: its messages are for him, not for us (P22)."""
+        followers = [account for account in self._parts.accounts if provider in account.member.providers]
+        return bool(followers) and all(self._leases.is_passive(account) for account in followers)
+
     def deliver(self, signal: Signal) -> None:
         """A freshly committed message, from the intake: noted with its touch, then queued by provider."""
-        if not self._recovery.takes(signal):
-            log.warning("signal waits for the next life", signal_id=signal.signal_id)
-            return
         self._parts.flow.note_arrival(signal)
-        self._inbox.put(signal)
+        if not self._recovery.give(signal):
+            log.warning("signal waits for the next life", signal_id=signal.signal_id)
 
     async def _take_signal(self, signal: Signal) -> None:
         if isinstance(signal, OpenSignal):
@@ -346,6 +349,7 @@ class Daemon:
                 if now - saved >= SAVE_EVERY_S:
                     saved = now
                     await self._save()
+                    await self._recovery.take_left_behind()
             except (StoreError, OutcomeUnknown) as error:
                 log.warning("timer could not write", error=str(error))
 

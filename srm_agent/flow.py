@@ -248,7 +248,12 @@ class Flow:
         legs, label = self._legs_of(signal), f"close:{signal.receipt.message_id}"
         for account, leg in legs:
             account.desk.close(leg, signal.fraction, CloseReason.PROVIDER, label)
-        return Following(signal, [partial(account.desk.exits.pending, leg.leg_id, label) for account, leg in legs])
+        pending = [partial(account.desk.exits.pending, leg.leg_id, label) for account, leg in legs]
+        if signal.fraction >= 1:
+            # Where another daemon has traded, legs may be open that we do not know: who reads them will repeat this.
+            copying = [one for one in self.accounts.values() if signal.provider in one.member.providers]
+            pending += [partial(getattr, account, "rivalled") for account in copying]
+        return Following(signal, pending)
 
     async def run_followers(self) -> None:
         """Finish closes and changes as soon as they are done, so that a crash repeats as little as possible."""

@@ -46,6 +46,10 @@ def _nothing_waits() -> int:
     return 0
 
 
+def _in_charge(_: ProviderKey) -> bool:
+    return False
+
+
 class _Busy(SignalRejected):
     """A refusal that another try may overcome."""
 
@@ -57,7 +61,8 @@ class _Busy(SignalRejected):
 class Intake:
     """One per daemon. `deliver` is called once per fresh message, right after its commit; it must not block.
 
-    `waiting` counts messages delivered and not taken up yet; `refusals` hears of bad signatures.
+    `waiting` counts messages delivered and not taken up yet; `refusals` hears of bad signatures; `passive`: another
+    daemon trades the accounts of that provider, and is to get its messages.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Intake:
         registry: CollectorRegistry | None = None,
         refusals: RefusalWatch | None = None,
         waiting: Callable[[], int] = _nothing_waits,
+        passive: Callable[[ProviderKey], bool] = _in_charge,
     ) -> None:
         self._clock = clock
         self._log = log
@@ -82,6 +88,7 @@ class Intake:
         self._exit_lanes: dict[ProviderKey, TokenBucket] = {}
         self._refusals = refusals
         self._waiting = waiting
+        self._passive = passive
         now = clock.monotonic()
         self._entry_house = House(limits.total_per_s, limits.total_burst, now)
         self._exit_house = House(limits.total_per_s * EXITS, limits.total_burst * EXITS, now)
@@ -186,6 +193,8 @@ class Intake:
         return self._exit_house if exit_lane else self._entry_house
 
     def _check_room(self, provider: ProviderKey, now: float, *, exit_lane: bool) -> None:
+        if self._passive(provider):
+            raise _Busy(503, "NOT_IN_CHARGE", "another daemon trades these accounts; send it there, same id", 1)
         if wait_s := self._lane(provider, now, exit_lane=exit_lane).wait(now):
             raise _rate_limited(wait_s)
         if wait_s := self._house(exit_lane=exit_lane).wait(provider, now):

@@ -35,6 +35,8 @@ class HaltBoard:
         self._unsaved: dict[tuple[HaltScope, str], Halt] = {}
         self._clearing: set[tuple[HaltScope, str]] = set()
         """Halts an operator is lifting just now: one that is set meanwhile is a new one."""
+        self._lifted = 0
+        """How many were lifted so far."""
         self._file_behind = False
         self._unreadable = False
 
@@ -51,9 +53,19 @@ class HaltBoard:
         await self.save()
 
     async def catch_up(self) -> None:
-        """Take over what another daemon has latched in the database since we read it. Raises StoreError."""
-        for halt in await self._store.halts():
-            self.set(halt)
+        """Take over what a daemon on another machine has latched in the database meanwhile. Raises StoreError.
+
+        What we have latched ourselves is newer than the database; what is being lifted just now is not brought back.
+        """
+        lifted = self._lifted
+        found = await self._store.halts()
+        if self._clearing or self._lifted != lifted:
+            return
+        for halt in found:
+            key = (halt.scope, halt.key)
+            known = self._halts.get(key)
+            if known is None or (key not in self._unsaved and known.set_at != halt.set_at):
+                self.set(halt)
 
     def set(self, halt: Halt) -> None:
         """Latch now. A halt that stands keeps its first reason; only FLATTENING -> HALTED moves its state."""
@@ -97,6 +109,7 @@ class HaltBoard:
             await self._store.clear_halt(scope, key, operator, at)
         finally:
             self._clearing.discard(which)
+            self._lifted += 1
         if self._halts.get(which) is not halt:
             # Somebody latched anew while we waited for the database: that halt stands, there too.
             self._unsaved[which] = self._halts[which]

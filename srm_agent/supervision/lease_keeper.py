@@ -29,6 +29,10 @@ PREDECESSOR_S = LEASE_S + 2 * RENEWED_EVERY_S
 """A lease that is not free so long after our birth was renewed since by somebody who lives."""
 
 
+SHARED_AFTER_S = 3 * LEASE_S
+"""So long one account of another daemon's keeps us from taking those behind it."""
+
+
 class LeaseKeeper:
     """One per life. `hear` is told after each round whether the database answered."""
 
@@ -53,6 +57,7 @@ class LeaseKeeper:
         self._tokens: dict[ConnectionId, int] = {}
         """The last token of this life by account."""
         self._waited: dict[ConnectionId, None] = {}
+        self._refused_since: float | None = None
         self._overtaken = False
         self.outdated = asyncio.Event()
         """Somebody else has traded one of our accounts since we read the journal."""
@@ -60,11 +65,44 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Hold the lease of every account; without it no entries, while watch and exits go on (P22, P23)."""
         while True:
-            self._hear(all(await asyncio.gather(*(self._keep(account) for account in self._accounts))))
+            self._hear(await self._round())
             if self._overtaken:
                 # Not within the round: a lease in the name of a life that is over would hold up the next one.
                 self.outdated.set()
             await asyncio.sleep(RENEWED_EVERY_S)
+
+    async def _round(self) -> bool:
+        """Renew what is ours, take what is not. False: the database did not answer."""
+        held = [account for account in self._accounts if account.desk.fence]
+        answers = await asyncio.gather(self._hear_others(), *(self._renew(account) for account in held))
+        missing = [account for account in self._accounts if not account.desk.fence]
+        return all(answers) and await self._take_in_turn(missing)
+
+    async def _take_in_turn(self, missing: Sequence[Account]) -> bool:
+        """In one order for all daemons, and not beyond one that is another's: two that start together would share the
+        accounts between them, and a provider's message reaches one of them only. For some time: that other one may be
+        there to stay, with accounts of his own."""
+        for index, account in enumerate(missing):
+            taken = await self._answered(account, self._acquire(account))
+            if taken is None:
+                return False
+            if taken:
+                continue
+            now = self._clock.monotonic()
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            if now - self._refused_since < SHARED_AFTER_S:
+                for other in missing[index:]:
+                    self._is_anothers(other)
+                return True
+        if all(account.desk.fence for account in missing):
+            self._refused_since = None
+        return True
+
+    def is_passive(self, account: Account) -> bool:
+        """Another daemon, who lives, has held this account's lease ever since our start: what he did is not known."""
+        connection = account.member.connection_id
+        never_held = connection in self._waited and connection not in self._tokens
+        return never_held and self._clock.monotonic() - self._born > PREDECESSOR_S
 
     async def release(self, account: Account) -> None:
         """Give it back at the end of the life; a database that does not answer lets it run out."""
@@ -77,34 +115,53 @@ class LeaseKeeper:
         except (StoreError, OutcomeUnknown, TimeoutError) as error:
             log.info("lease runs out by itself", connection=connection, error=repr(error))
 
-    async def _keep(self, account: Account) -> bool:
-        """False: the database did not answer."""
+    async def _hear_others(self) -> bool:
+        """Halts of other daemons hold here too (INV-8). False: the database did not answer."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                account.leased = await self._hold(account) and not self._overtaken
+                await self._catch_up()
         except (StoreError, OutcomeUnknown, TimeoutError) as error:
-            account.leased = False
-            log.warning("lease not renewed", connection=account.member.connection_id, error=repr(error))
+            log.info("halts of others not read", error=repr(error))
             return False
         return True
 
-    async def _hold(self, account: Account) -> bool:
-        connection, desk = account.member.connection_id, account.desk
-        if desk.fence and await self._leases.renew(connection, self._owner, desk.fence, LEASE_S):
-            return True
+    async def _answered(self, account: Account, asked: Awaitable[bool]) -> bool | None:
+        """What the database says, and what it means for entries; None when it says nothing."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                held = await asked
+        except (StoreError, OutcomeUnknown, TimeoutError) as error:
+            account.leased = False
+            log.warning("lease not renewed", connection=account.member.connection_id, error=repr(error))
+            return None
+        account.leased = held and not self._overtaken
+        return held
+
+    async def _renew(self, account: Account) -> bool:
+        """False: the database did not answer."""
+        connection, fence = account.member.connection_id, account.desk.fence
+        held = await self._answered(account, self._leases.renew(connection, self._owner, fence, LEASE_S))
+        if held is False:
+            account.desk.fence = 0
+        return held is not None
+
+    async def _acquire(self, account: Account) -> bool:
+        connection = account.member.connection_id
         fence = await self._leases.acquire(connection, self._owner, LEASE_S)
         if fence is None:
-            desk.fence = 0
-            account.rivalled = True
-            self._waited[connection] = None
+            self._is_anothers(account)
             return False
         if await self._others_wrote(account, fence):
             log.warning("lease taken over from another daemon: everything is read anew", connection=connection)
             self._overtaken = True
         else:
             account.rivalled = False
-        desk.fence = self._tokens[connection] = fence
+        account.desk.fence = self._tokens[connection] = fence
         return True
+
+    def _is_anothers(self, account: Account) -> None:
+        account.rivalled = True
+        self._waited[account.member.connection_id] = None
 
     async def _others_wrote(self, account: Account, fence: int) -> bool:
         """Tokens grow by one with each holder: whether somebody stood between ours, or wrote while we waited."""
@@ -115,5 +172,4 @@ class LeaseKeeper:
             return False
         if self._clock.monotonic() - self._born > PREDECESSOR_S:
             return True
-        await self._catch_up()
         return await account.desk.is_behind_journal()

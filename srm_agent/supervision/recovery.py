@@ -15,7 +15,7 @@ import structlog
 from srm_agent.account import Account
 from srm_agent.clock import Clock
 from srm_agent.domain.accounts import ConnectionState, Halt, HaltScope
-from srm_agent.domain.ids import FillId
+from srm_agent.domain.ids import FillId, ProviderKey
 from srm_agent.domain.signals import OpenSignal, Signal
 from srm_agent.errors import ConfigurationError, OutcomeUnknown, StoreUnavailable
 from srm_agent.flow import Flow
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 GUARD_MODE = "guard mode"
 """Who latched the halt of everything."""
 REMEMBERED_MEASURES = 500
+LEFT_BEHIND_S = 5.0
+"""So old is what may have been left behind; what is younger is being acknowledged just now."""
 ASK_EVERY_S = 2.0
 """How often a database that was away at the start is asked whether it is back."""
 
@@ -60,6 +62,8 @@ class Recovery:
         self._parts = parts
         self._inbox = inbox
         self._supervisor = supervisor
+        self._given: dict[tuple[ProviderKey, str], None] = {}
+        """Messages of this life that may be unfinished."""
 
     async def start(self) -> None:
         """Recover. Raises ConfigurationError (halts cannot be read), StoreBroken (outside guard mode)."""
@@ -89,7 +93,40 @@ class Recovery:
         await self._learn()
         await self._accounts()
         for signal in await self._parts.signals.unfinished():
-            self._inbox.put(self.received_here(signal))
+            self._put(self.received_here(signal))
+
+    def give(self, signal: Signal) -> bool:
+        """Queue a fresh message; False when it is to wait for the next life."""
+        if not self.takes(signal):
+            return False
+        self._put(signal)
+        return True
+
+    def _put(self, signal: Signal) -> None:
+        self._given[signal.provider, signal.receipt.message_id] = None
+        self._inbox.put(signal)
+
+    async def take_left_behind(self) -> int:
+        """Messages that another daemon has acknowledged and left unfinished, when it gave way to us; how many.
+
+        Only while every account is ours, so that nobody else is working on them. Raises StoreError.
+        """
+        if not all(account.leased for account in self._parts.accounts):
+            return 0
+        before, taken = list(self._given), 0
+        unfinished = {
+            (signal.provider, signal.receipt.message_id): signal for signal in await self._parts.signals.unfinished()
+        }
+        for key in before:
+            if key not in unfinished:
+                del self._given[key]
+        for key, signal in unfinished.items():
+            waited = (self._parts.clock.wall() - signal.receipt.received_at).total_seconds()
+            if key not in self._given and waited >= LEFT_BEHIND_S and self.takes(signal):
+                log.warning("message left behind by another daemon", signal_id=signal.signal_id)
+                self._put(self.received_here(signal))
+                taken += 1
+        return taken
 
     async def _learn(self) -> None:
         trades = await self._parts.history.closed_trades()
@@ -183,7 +220,7 @@ class Recovery:
             return error
         taken = [signal for signal in waiting if self.takes(signal)]
         for signal in taken:
-            self._inbox.put(self.received_here(signal))
+            self._put(self.received_here(signal))
         if aside := len(waiting) - len(taken):
             log.warning("opening signals put aside until guard mode ends", count=aside)
         return None
