@@ -80,6 +80,7 @@ class Account:
             parts.clock,
             spawn=self._spawn,
             on_end=lambda: self.check(),
+            hear=self.hear,
             currency=lambda: None if self.watch.snapshot is None else self.watch.snapshot.currency,
             tell=lambda text: parts.notifier.notify(
                 "page", "cash moved in another currency", text, parts.member.connection_id

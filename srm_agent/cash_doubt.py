@@ -11,7 +11,7 @@ from decimal import Decimal
 import structlog
 
 from srm_agent.clock import Clock
-from srm_agent.domain.accounts import CashFlow
+from srm_agent.domain.accounts import AccountSnapshot, CashFlow
 from srm_agent.domain.ids import ConnectionId
 from srm_agent.errors import BrokerError
 from srm_agent.ports import Broker, ProtectionStore
@@ -35,6 +35,7 @@ class CashDoubt:
         *,
         spawn: Callable[[Coroutine[object, object, None]], object],
         on_end: Callable[[], None],
+        hear: Callable[[AccountSnapshot], None],
         currency: Callable[[], str | None],
         tell: Callable[[str], None],
     ) -> None:
@@ -48,6 +49,7 @@ class CashDoubt:
         self._clock = clock
         self._spawn = spawn
         self._on_end = on_end
+        self._hear = hear
         self._again = False
         self._until: float | None = None
         self._unsaved: list[CashFlow] = []
@@ -103,27 +105,37 @@ class CashDoubt:
     async def _read(self, connection: ConnectionId) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    self._again = False
-                    if await self._read_once(connection) and not self._again:
-                        break
+                await self._explain(connection)
         except TimeoutError:
             log.warning("cash flows could not be read in time", connection=connection)
         finally:
             self._until = None
         self._on_end()
 
-    async def _read_once(self, connection: ConnectionId) -> bool:
+    async def _explain(self, connection: ConnectionId) -> None:
+        """Read the flows; where they explain nothing, one more figure: one from just before a jump of prices, heard
+        just after it, is no money, and would be believed until the next."""
+        asked = False
+        while True:
+            self._again = False
+            try:
+                if not await self._read_flows() and not asked:
+                    figure = await self._broker.account()
+                    asked = True
+                    self._hear(figure)
+            except BrokerError as error:
+                log.info("cash flows could not be read", connection=connection, error=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not self._again:
+                return
+
+    async def _read_flows(self) -> bool:
+        """True when there was a new one. Raises BrokerError."""
         mark = self._guard.mark
         if mark is None or mark.last_flow_at is None:
-            return True
-        try:
-            self.take(await self._broker.cash_flows(mark.last_flow_at - OVERLAP))
-        except BrokerError as error:
-            log.info("cash flows could not be read", connection=connection, error=str(error))
-            await asyncio.sleep(RETRY_S)
             return False
-        return True
+        return self.take(await self._broker.cash_flows(mark.last_flow_at - OVERLAP))
 
     async def save(self, connection: ConnectionId, store: ProtectionStore) -> None:
         """Write the flows that were found. Raises StoreError; they are then written next time."""

@@ -79,7 +79,7 @@ def test_a_text_that_is_not_there_once_is_an_error() -> None:
     for old in ("nowhere in this module", "\n"):
         assert there.count(old) != 1
         with (
-            pytest.raises(NotApplicable, match="flow.py has"),
+            pytest.raises(NotApplicable, match=r"flow\.py has"),
             mutated(Mutant(name="n", path="flow.py", old=old, new="")),
         ):
             pass
