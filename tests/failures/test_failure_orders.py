@@ -217,7 +217,7 @@ def test_a_hundred_failed_queries_prove_nothing() -> None:
 )
 def test_a_list_that_is_older_than_an_order_says_nothing_about_it() -> None:
     """The order is executed, and neither list nor look-up shows it while positions do: nothing is called foreign or
-    missing, nothing is halted or sent again; the same for a close that only the positions show.
+    missing, nothing is halted or sent again, and it is adopted in the end.
 
     That history is read before positions is shown in tests/unit/execution/test_exec_recovery.py.
     """
