@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from sqlite3 import Cursor as SqliteCursor
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, exc, make_url
 
@@ -17,6 +18,8 @@ from srm_agent.store.errors_map import mapped
 MEMORY = "sqlite://"
 BUSY_TIMEOUT_MS = 50
 """Short: the one writer is us; whoever else holds the lock is a command line that is done at once, or trouble."""
+FULL = 2
+"""`PRAGMA synchronous`: each commit is flushed."""
 READ = {"srm_read": True}
 """Execution options of a transaction that only reads: it takes no write lock."""
 
@@ -87,6 +90,8 @@ def _explicit_transactions(engine: Engine, *, memory: bool, read_only: bool) -> 
         try:
             for pragma in pragmas:
                 cursor.execute(f"PRAGMA {pragma}")
+            if not memory and not read_only:
+                require_flushed_commits(cursor)
         finally:
             cursor.close()
 
@@ -95,6 +100,19 @@ def _explicit_transactions(engine: Engine, *, memory: bool, read_only: bool) -> 
         # A deferred BEGIN that later writes would meet BUSY at once, without waiting.
         reading = read_only or connection.get_execution_options().get("srm_read", False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def require_flushed_commits(cursor: SqliteCursor) -> None:
+    """Ask back what is in force: where SQLite cannot give a mode it stays with another, without an error (P14).
+
+    Raises ConfigurationError: an acknowledged signal that a power cut takes back is worse than no start.
+    """
+    journal, synchronous = (cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous"))
+    if journal != "wal" or synchronous < FULL:
+        raise ConfigurationError(
+            f"[store] url: SQLite would not flush each commit to disk there (journal_mode {journal}, synchronous "
+            f"{synchronous}, needed wal and {FULL}); put the database on a local disk"
+        )
 
 
 @contextmanager
