@@ -27,8 +27,6 @@ class Gate:
 
 
 PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "-n", "2")
-PYTHON = str(BIN / "python")
-SEEDS = ("--seeds", "200", "--seed0", "1")
 GATES = (
     Gate("format", (str(BIN / "ruff"), "format", "--check", "--quiet", "."), 0.1),
     Gate("lint", (str(BIN / "ruff"), "check", "--quiet", "."), 0.1),
@@ -37,8 +35,6 @@ GATES = (
     Gate("unit and properties", (*PYTEST, "tests/unit", "tests/properties", "tests/architecture"), 3.0),
     Gate("contracts", (*PYTEST, "tests/contract"), 2.0),
     Gate("simulation", (*PYTEST, "tests/simulation"), 2.0),
-    Gate("seeds", (PYTHON, "-m", "simulator.simulation", *SEEDS), 3.5),
-    Gate("faults", (PYTHON, "-m", "tests.faults"), 2.0),
     Gate("integration", (*PYTEST, "tests/integration", "--ignore=tests/integration/test_flood.py"), 4.0),
 )
 
