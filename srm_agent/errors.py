@@ -14,6 +14,7 @@ SrmError
 │   ├── Duplicate         a unique key is already there
 │   └── StoreBroken       a defect or a schema mismatch: do not retry
 │       └── LeaseLost     another process writes for this connection: stop entries; exits go on (INV-17)
+├── ModelUnusable         learning has nothing to say: the formula speaks, and the record says so
 ├── SignalRejected        a provider's message cannot be accepted; carries status, code and field
 └── Unknown*              a truth that is missing; entries fail closed on it
     └── UnknownInstrument
@@ -89,6 +90,10 @@ class StoreBroken(StoreError):
 
 class LeaseLost(StoreBroken):
     """Another process writes for this connection now: stop entries; exits go on (INV-17)."""
+
+
+class ModelUnusable(SrmError):
+    """A model is absent, damaged or of another version: the formula answers in its place (P19)."""
 
 
 class SignalRejected(SrmError):

@@ -20,6 +20,7 @@ from srm_agent.domain.forecasts import ExecutionMeasure, ForecastRequest, Provid
 from srm_agent.domain.ids import ProviderKey
 from srm_agent.domain.trades import ClosedTrade
 from srm_agent.domain.units import ZERO
+from srm_agent.errors import ModelUnusable
 from srm_agent.ports import Forecaster, Scorer
 
 log = structlog.get_logger()
@@ -89,7 +90,7 @@ class FusedForecaster:
     def __init__(
         self, real: Forecaster, spare: Forecaster, fuse: Fuse, clock: Clock, registry: CollectorRegistry | None = None
     ) -> None:
-        """`registry` takes the counter `srm_forecasts_replaced_total` by `why`: defect, unusable, slow, clipped."""
+        """`registry` gets `srm_forecasts_replaced_total` by `why`: defect, no model, unusable, slow, clipped."""
         self._real = real
         self._spare = spare
         self._fuse = fuse
@@ -110,6 +111,8 @@ class FusedForecaster:
         try:
             given = self._real.forecast(request)
             usable = _is_usable(given)
+        except ModelUnusable as error:
+            return self._instead(fallback, "no model", request, error=str(error)[:200])
         except Exception as error:
             log.exception("the forecaster failed", symbol=request.symbol)
             self._fuse.blow(f"the forecaster failed: {error!r}"[:200])
