@@ -159,6 +159,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
         return False
 
 
+@pytest.mark.fault("S2")
 async def test_the_same_message_75_times_with_edits_and_restarts_is_one_signal(tmp_path: Path) -> None:
     """S2, S12, INV-1: three runs of 25 concurrent tries, a third of them edited: one signal, one answer."""
     delivered: list[Signal] = []
@@ -245,12 +246,14 @@ async def test_sockets_and_direct_calls_answer_alike(tmp_path: Path) -> None:
         pytest.param(b"POST / HTTP/1.1\r\nhost: x\r\n", id="headers without end"),
     ],
 )
+@pytest.mark.fault("S9")
 async def test_a_request_head_that_never_ends_is_cut_off(tmp_path: Path, head: bytes) -> None:
     """S9: a peer that does not finish its first request head is hung up on."""
     async with running(tmp_path / "srm.db", [], ServerLimits(request_head_s=0.2, keep_alive_s=60)) as port:
         assert await said(port, head) == b""
 
 
+@pytest.mark.fault("S9")
 async def test_a_second_request_head_that_trickles_is_cut_off(tmp_path: Path) -> None:
     """S9: on a kept connection a head that comes byte by byte does not buy more time."""
     async with running(tmp_path / "srm.db", [], ServerLimits(request_head_s=0.2, keep_alive_s=60)) as port:
@@ -276,6 +279,7 @@ async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
         assert (await said(port, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.fault("S9")
 async def test_a_slow_body_gets_408_and_the_connection_ends(tmp_path: Path) -> None:
     """S9: slow-loris in the body."""
     request = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode()
@@ -283,6 +287,7 @@ async def test_a_slow_body_gets_408_and_the_connection_ends(tmp_path: Path) -> N
         assert (await said(port, request)).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.fault("S9")
 async def test_ten_megabytes_get_413_and_the_connection_ends(tmp_path: Path) -> None:
     """S9: a large body in pieces is thrown away as it comes and answered."""
     size = 10_000_000
@@ -303,6 +308,7 @@ async def test_large_heads_and_upgrades_are_refused(tmp_path: Path) -> None:
         assert b"101 Switching" not in await said(port, upgrade)
 
 
+@pytest.mark.fault("S9")
 async def test_connections_beyond_the_bound_are_dropped_and_the_rest_served(tmp_path: Path) -> None:
     """S9: a flood of connections costs its bound and no more; when it ends, service is as before."""
     async with running(tmp_path / "srm.db", [], ServerLimits(connections=20)) as port:

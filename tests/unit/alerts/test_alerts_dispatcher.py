@@ -132,6 +132,7 @@ async def test_a_notice_is_kept_and_not_posted(tmp_path: Path) -> None:
         pytest.param(lambda _: (60.0, False), 0.7, id="hangs"),
     ],
 )
+@pytest.mark.fault("P24")
 async def test_when_the_first_sink_is_down_the_second_gets_it(
     first: Callable[[int], tuple[float, bool]], bound_s: float, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ async def test_a_sink_that_comes_back_is_used_again(tmp_path: Path) -> None:
     await told.close()
 
 
+@pytest.mark.fault("P24")
 async def test_what_nobody_takes_is_offered_again_until_somebody_does(tmp_path: Path) -> None:
     """Ten minutes without any sink: all alerts wait, and arrive once each within half a minute of the return."""
     lost = True

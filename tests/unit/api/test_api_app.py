@@ -232,6 +232,7 @@ async def test_a_signed_message_is_accepted_and_a_repeat_gets_the_same_bytes() -
     "path",
     ["/signals/channel_source/beta", "/signals/user/alpha", "/signals/robot/alpha", "/signals/user/" + "x" * 500],
 )
+@pytest.mark.fault("S10")
 async def test_the_route_binds_the_provider(path: str) -> None:
     """S10: alpha's key opens alpha's route only; unknown providers and kinds hear what a forger hears."""
     shop = Shop()
@@ -241,6 +242,7 @@ async def test_the_route_binds_the_provider(path: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+@pytest.mark.fault("S10")
 async def test_a_header_sent_twice_counts_as_missing(name: str) -> None:
     """Two proxies must not disagree with us about which value was signed."""
     shop = Shop()
@@ -249,6 +251,7 @@ async def test_a_header_sent_twice_counts_as_missing(name: str) -> None:
     assert (answer.status, answer.error["code"]) == (401, "SIGNATURE_MISSING")
 
 
+@pytest.mark.fault("S1")
 async def test_a_refusal_names_field_value_and_remedy_and_logs_no_payload() -> None:
     """S1: the provider learns what to mend; our log holds the code and not the body."""
     shop = Shop()
@@ -271,6 +274,7 @@ async def test_a_refusal_names_field_value_and_remedy_and_logs_no_payload() -> N
         pytest.param([b"x" * 1_000_000] * 20 + [60.0], id="20 MB and no end"),
     ],
 )
+@pytest.mark.fault("S9")
 async def test_a_large_body_is_refused_whatever_its_headers_say(chunks: list[bytes | float]) -> None:
     """S9: more than 64 KiB is 413, the connection is given up, and the intake counts it."""
     shop = Shop()
@@ -282,6 +286,7 @@ async def test_a_large_body_is_refused_whatever_its_headers_say(chunks: list[byt
 
 
 @pytest.mark.parametrize("announced", ["99999999", "9" * 5000, "-1", "abc", "²"])
+@pytest.mark.fault("S9")
 async def test_an_absurd_content_length_is_refused_unread(announced: str) -> None:
     """S9: what announces itself as too large, or as nonsense, is not waited for."""
     shop = Shop()
@@ -289,6 +294,7 @@ async def test_an_absurd_content_length_is_refused_unread(announced: str) -> Non
     assert answer.status == 413
 
 
+@pytest.mark.fault("S9")
 async def test_a_slow_body_is_given_up() -> None:
     """S9: a body that does not arrive in time gets 408 and the connection is closed."""
     shop = Shop(timeout_s=0.02)
@@ -297,6 +303,7 @@ async def test_a_slow_body_is_given_up() -> None:
     assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.fault("S9")
 async def test_a_compressed_body_is_refused() -> None:
     """S9: there is no compression bomb where nothing is decompressed."""
     shop = Shop()

@@ -207,6 +207,7 @@ async def test_what_is_let_in_has_spent_its_token_once() -> None:
     assert statuses == [None] + [429] * 99
 
 
+@pytest.mark.fault("S8")
 async def test_a_flood_of_opens_is_turned_away_without_being_parsed_and_exits_pass() -> None:
     """INV-10: with the lane of entries empty an open gets 429, a close and a cancel of the same provider pass."""
     door = Door(entries_per_s=0.001, entries_burst=1)
@@ -227,6 +228,7 @@ async def test_a_close_that_speaks_of_opening_is_a_close() -> None:
     assert door.status(door.request(odd, number=3)) is None
 
 
+@pytest.mark.fault("S10")
 async def test_strangers_are_turned_away_at_the_front() -> None:
     """S10: a bad signature gets its 401 without the framework, and spends nothing of the provider's."""
     door = Door(entries_per_s=0.001, entries_burst=1)
@@ -243,6 +245,7 @@ async def test_rubbish_of_a_provider_is_turned_away_at_the_front() -> None:
     assert door.status(door.request(door.body("close"), number=9)) is None
 
 
+@pytest.mark.fault("S8")
 def test_a_backlog_of_decisions_turns_entries_away_and_keeps_room_for_exits() -> None:
     """S8: what waits for its decision counts as much as what waits for its commit."""
     door = Door(waiting=10, backlog=10, in_flight_reserve=5)
@@ -253,6 +256,7 @@ def test_a_backlog_of_decisions_turns_entries_away_and_keeps_room_for_exits() ->
     assert Door(waiting=15, backlog=10, in_flight_reserve=5).status(door.request(door.body("close"))) == 503
 
 
+@pytest.mark.fault("S8")
 async def test_a_house_full_of_others_turns_away_who_sends_much() -> None:
     """S8: with the house's budget spent a frequent provider waits, a seldom one is let in."""
     door = Door(total_per_s=1.0, total_burst=10)
@@ -274,6 +278,7 @@ def test_more_fields_than_any_message_has_are_refused_unparsed() -> None:
     assert (answer[0], json.loads(answer[1])["error"]["code"]) == (400, "TOO_MANY_FIELDS")
 
 
+@pytest.mark.fault("S10")
 def test_many_bad_signatures_are_told_once_a_minute() -> None:
     """S10: counted, and alerted at rate: twenty within a minute at one door are one alert; strangers share a door."""
     door = Door()

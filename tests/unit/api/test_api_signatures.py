@@ -72,12 +72,14 @@ def test_thirty_seconds_of_drift_are_tolerated(drift: int) -> None:
 
 
 @pytest.mark.parametrize("drift", [-31, 31, -3600, 10**9], ids=["31 s old", "31 s ahead", "an hour old", "far ahead"])
+@pytest.mark.fault("S10")
 def test_a_timestamp_outside_the_tolerance_is_refused(drift: int) -> None:
     """A captured message is useless after 30 seconds, even with its good signature."""
     assert code_of(headers(at=NOW + drift)) == "SIGNATURE_EXPIRED"
 
 
 @pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+@pytest.mark.fault("S10")
 def test_each_header_is_required(missing: str) -> None:
     """A message without one of the three headers is refused."""
     given = headers()
@@ -119,6 +121,7 @@ def test_malformed_headers_are_refused(header: str, value: str) -> None:
         pytest.param(headers()["webhook-signature"].replace(",", ", "), id="a space inside"),
     ],
 )
+@pytest.mark.fault("S10")
 def test_other_versions_and_damaged_signatures_are_refused(signature: str) -> None:
     """Only `v1,` with exactly the expected base64 counts: no downgrade, no near miss."""
     assert code_of({**headers(), "webhook-signature": signature}) == "SIGNATURE_INVALID"
@@ -133,11 +136,13 @@ def test_other_versions_and_damaged_signatures_are_refused(signature: str) -> No
         pytest.param(headers(NEXT), id="another provider's key"),
     ],
 )
+@pytest.mark.fault("S10")
 def test_the_signature_binds_id_time_body_and_key(given: dict[str, str]) -> None:
     """Changing any signed part makes the signature wrong."""
     assert code_of(given) == "SIGNATURE_INVALID"
 
 
+@pytest.mark.fault("S10")
 def test_an_unknown_provider_is_told_the_same_as_a_wrong_key() -> None:
     """Without keys every signature is refused in the same words as a wrong one, even a self-made one."""
     with pytest.raises(SignalRejected) as stranger:
@@ -147,6 +152,7 @@ def test_an_unknown_provider_is_told_the_same_as_a_wrong_key() -> None:
     assert (stranger.value.code, str(stranger.value)) == (forger.value.code, str(forger.value))
 
 
+@pytest.mark.fault("S10")
 def test_the_key_that_stands_in_for_strangers_opens_nothing() -> None:
     """Whoever reads our source and signs with the stand-in key is still refused."""
     assert code_of(headers(STRANGER), []) == "SIGNATURE_INVALID"

@@ -232,6 +232,7 @@ async def test_the_gate_has_the_last_word_on_entries_only(bench: Bench) -> None:
     await until(lambda: not bench.held())
 
 
+@pytest.mark.fault("P26")
 async def test_hung_entries_never_hold_back_an_exit(tmp_path: Path) -> None:
     """Fifty entries whose replies never come: a close still goes out at once."""
 
@@ -282,6 +283,7 @@ async def test_a_lost_exit_is_sent_again_after_finality_under_another_id(tmp_pat
         assert bench.leg(leg).close_reason is CloseReason.PROVIDER
 
 
+@pytest.mark.fault("P9")
 async def test_exits_go_out_while_the_store_hangs(tmp_path: Path) -> None:
     """Twenty closes with a database that never answers leave within two seconds, each in the spill file (INV-10)."""
     hang = {"on": False}
@@ -306,6 +308,7 @@ async def test_exits_go_out_while_the_store_hangs(tmp_path: Path) -> None:
         assert len((tmp_path / "exits.c01.jsonl").read_text().splitlines()) == 20
 
 
+@pytest.mark.fault("P7")
 async def test_an_exit_goes_out_when_neither_store_nor_disk_takes_it(tmp_path: Path) -> None:
     """Database down and disk full: the close is sent all the same, and written when the store is back."""
     down = {"on": False}

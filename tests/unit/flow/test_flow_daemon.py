@@ -96,6 +96,7 @@ async def test_a_close_never_waits_behind_an_open(world: World) -> None:
         assert not served.inbox._lanes
 
 
+@pytest.mark.fault("P18")
 async def test_a_failing_worker_ends_the_inbox(world: World) -> None:
     """A defect is not swallowed (P18)."""
     inbox = Inbox()
@@ -208,6 +209,7 @@ async def test_a_life_from_start_to_drain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("who", ["http", "desk", "market"])
+@pytest.mark.fault("P18")
 async def test_the_death_of_a_critical_task_ends_the_process(tmp_path: Path, who: str) -> None:
     """`run` raises with the defect; it does not go on without its ears (P18)."""
     world = await assemble(tmp_path)
@@ -233,6 +235,7 @@ async def test_the_death_of_a_critical_task_ends_the_process(tmp_path: Path, who
     await world.store.close()
 
 
+@pytest.mark.fault("P2")
 async def test_a_drain_with_an_order_in_doubt_keeps_marks_and_journal(tmp_path: Path) -> None:
     """An order that nobody answers about does not cost the mark, and the drain takes five seconds at most."""
     world = await assemble(tmp_path)
@@ -260,6 +263,7 @@ async def _hangs(*_: Any) -> Any:
     await asyncio.sleep(1e6)
 
 
+@pytest.mark.fault("P2")
 async def test_no_entry_after_the_latch(tmp_path: Path) -> None:
     """Signals delivered while it stops are kept for the next start, which refuses or takes them with a reason (F14)."""
     world = await assemble(tmp_path)

@@ -88,6 +88,7 @@ def test_a_minimal_file_is_enough(write: Callable[[str], Path]) -> None:
     ],
     ids=lambda value: value[1][:40] if isinstance(value, tuple) else "",
 )
+@pytest.mark.fault("P21")
 def test_each_mistake_is_named(write: Callable[[str], Path], change: tuple[str, str], words: list[str]) -> None:
     """The message holds the key, what was written, and what to write instead."""
     before, after = change
@@ -106,12 +107,14 @@ def test_gates_and_ceilings_can_be_switched_off(write: Callable[[str], Path]) ->
     assert policy.limits.max_total_notional is None
 
 
+@pytest.mark.fault("P21")
 def test_a_missing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     """pydantic-settings would use defaults; we do not."""
     with pytest.raises(ConfigurationError, match=r"does not exist: start from config/srm\.example\.toml"):
         load(tmp_path / "nothing.toml")
 
 
+@pytest.mark.fault("P21")
 def test_a_misspelt_variable_is_refused(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """An SRM_ variable that is no setting would be silently ignored; it is an error with the nearest name."""
     monkeypatch.setenv("SRM_PROTECTON__MAX_DRAWDOWN", "0.1")
@@ -136,6 +139,7 @@ def test_a_secret_in_the_file_is_refused_and_never_shown(write: Callable[[str], 
     assert "CANARY" not in str(caught.value)
 
 
+@pytest.mark.fault("P21")
 def test_the_exit_code_of_a_configuration_mistake_is_78(
     write: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +206,7 @@ def test_an_empty_name_never_means_everything(write: Callable[[str], Path], caps
     assert "need a name" in capsys.readouterr().err
 
 
+@pytest.mark.fault("P21")
 def test_a_wrong_variable_is_named(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says that the environment said it, not the file."""
     monkeypatch.setenv("SRM_INTAKE__PORT", "abc")

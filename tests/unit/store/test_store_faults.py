@@ -56,6 +56,7 @@ async def file_store(path: Path, clock: ManualClock) -> Any:
     await store.close()
 
 
+@pytest.mark.fault("P14")
 async def test_the_file_is_private_and_durable(file_store: Store, path: Path) -> None:
     """The database and its companions have mode 0600; WAL, FULL, foreign keys and the short busy timeout are set."""
     await file_store.runner.run(lambda connection: connection.execute(text("CREATE TABLE x (a INTEGER)")))
@@ -78,6 +79,7 @@ async def test_a_wider_mode_is_narrowed(path: Path, clock: ManualClock) -> None:
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fault("P15")
 async def test_a_lock_elsewhere_is_unavailable_fast(file_store: Store, path: Path, a: Any) -> None:
     """While another process writes, a record is soon StoreUnavailable and reads go on; later it works."""
     with write_lock(path):
@@ -90,6 +92,7 @@ async def test_a_lock_elsewhere_is_unavailable_fast(file_store: Store, path: Pat
     assert len(await file_store.journal.unsettled(a.connection)) == 1
 
 
+@pytest.mark.fault("P7")
 async def test_a_full_disk_writes_nothing_and_heals(file_store: Store, a: Any) -> None:
     """When the file cannot grow, a record is StoreUnavailable and leaves nothing; with room again it works."""
 

@@ -40,6 +40,7 @@ def cut_at(arrival: int) -> None:
 
 
 @pytest.mark.parametrize("arrival", [1, 2, len(tables_of(STANDALONE).metadata.tables)])
+@pytest.mark.fault("P1")
 def test_a_first_migration_that_is_cut_leaves_nothing(tmp_path: Path, arrival: int) -> None:
     """On SQLite, cut after any statement, no table is there, and the next run makes them all."""
     engine = open_engine(str(tmp_path / "srm.db"))
@@ -54,6 +55,7 @@ def test_a_first_migration_that_is_cut_leaves_nothing(tmp_path: Path, arrival: i
     engine.dispose()
 
 
+@pytest.mark.fault("P16")
 def test_an_upgrade_that_is_cut_keeps_rows_and_version(tmp_path: Path) -> None:
     """Cut in the step from revision 0001, the database stays at 0001 with its rows; the next run finishes."""
     engine = open_engine(str(tmp_path / "srm.db"))

@@ -111,6 +111,7 @@ def _stall(seconds: float) -> None:
 # ---- stalls and suspends
 
 
+@pytest.mark.fault("P17")
 async def test_a_stall_stops_entries_until_everything_is_read_anew(tmp_path: Path) -> None:
     """After 20 s of standstill: REDUCING at once, before the next heartbeat too; active when all was read anew."""
     world = await assemble(tmp_path)
@@ -139,6 +140,7 @@ def _noted(notes: list[str], name: str, real: Callable[..., Any]) -> Callable[..
     return call
 
 
+@pytest.mark.fault("P17")
 async def test_a_short_hiccup_stops_nothing(tmp_path: Path) -> None:
     """Three seconds late: no page, no new reading, the account stays as it was."""
     world = await assemble(tmp_path)
@@ -167,6 +169,7 @@ async def test_while_the_broker_cannot_be_read_the_account_stays_reducing(tmp_pa
     await world.store.close()
 
 
+@pytest.mark.fault("P6")
 async def test_a_suspended_host_wakes_with_everything_stale(tmp_path: Path) -> None:
     """Ten minutes pass on the wall only: entries are refused, quotes and leases are old (P6)."""
     world = await assemble(tmp_path)
@@ -217,6 +220,7 @@ async def test_a_defect_in_learning_stops_entries_only(tmp_path: Path) -> None:
     await world.store.close()
 
 
+@pytest.mark.fault("P23")
 async def test_a_lease_that_hangs_is_not_believed(tmp_path: Path) -> None:
     """The database answers nothing: entries stop before the lease can have run out, and the end waits for nobody."""
     world = await assemble(tmp_path)
@@ -252,6 +256,7 @@ async def _crashed_with_positions(folder: Path) -> tuple[Any, Store]:
     return venue, store
 
 
+@pytest.mark.fault("P9")
 async def test_a_start_without_the_database_knows_its_legs_and_marks(tmp_path: Path) -> None:
     """From the spool: legs watched, marks in force, entries held; when the database is back a new life is asked for."""
     venue, store = await _crashed_with_positions(tmp_path)
@@ -311,6 +316,7 @@ async def test_a_mark_of_the_dark_never_replaces_the_stored_one(tmp_path: Path) 
     await store.close()
 
 
+@pytest.mark.fault("P9")
 async def test_a_mark_that_rose_in_an_outage_survives_a_crash(tmp_path: Path) -> None:
     """The database was away when equity peaked and the process died: the spool's later mark is the one in force."""
     venue, store = await _crashed_with_positions(tmp_path)
@@ -329,6 +335,7 @@ async def test_a_mark_that_rose_in_an_outage_survives_a_crash(tmp_path: Path) ->
     await store.close()
 
 
+@pytest.mark.fault("P16")
 async def test_a_broken_store_refuses_a_whole_start(tmp_path: Path) -> None:
     """A schema that does not fit is not served from the spool: the start fails with its reason (P16)."""
     world = await assemble(tmp_path)
@@ -340,6 +347,7 @@ async def test_a_broken_store_refuses_a_whole_start(tmp_path: Path) -> None:
     await world.store.close()
 
 
+@pytest.mark.fault("P2")
 async def test_a_stop_during_recovery_ends_it(tmp_path: Path) -> None:
     """SIGTERM while the journal is being read: an orderly end, nothing started (P2)."""
     world = await assemble(tmp_path)

@@ -67,6 +67,7 @@ def test_a_suspended_host_shows_on_the_wall_clock_alone(clock: ManualClock) -> N
     assert not pulse.stands_still()
 
 
+@pytest.mark.fault("P5")
 def test_a_wall_clock_set_back_is_no_standstill(clock: ManualClock) -> None:
     """One hour back: ages go on by the monotonic clock (P5)."""
     pulse = Pulse(clock)
@@ -194,6 +195,7 @@ def test_a_manager_that_is_gone_harms_nobody() -> None:
     manager.close()
 
 
+@pytest.mark.fault("P17")
 def test_a_blocked_loop_is_not_fed_and_is_dumped(tmp_path: Path) -> None:
     """A real loop blocked by time.sleep sends no WATCHDOG, its stack is dumped meanwhile, and it is fed when well."""
     address = f"@srm-{os.getpid()}-blocked"
@@ -228,6 +230,7 @@ def test_a_blocked_loop_is_not_fed_and_is_dumped(tmp_path: Path) -> None:
     assert "story" in text
 
 
+@pytest.mark.fault("P17")
 def test_beats_are_near_enough_to_feed_in_time() -> None:
     """With the unit's 15 s, a feed every 5 s leaves two chances."""
     clock, period = ManualClock(SystemClock().wall()), 15.0

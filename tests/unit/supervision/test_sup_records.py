@@ -34,6 +34,7 @@ ALPHA = ProviderKey.parse("alpha")
 # ---- starts
 
 
+@pytest.mark.fault("P18")
 def test_the_start_after_four_failures_is_a_guard(tmp_path: Path, clock: ManualClock) -> None:
     """Four starts within ten minutes that did not end in order make the fifth a guard, and say so."""
     for _ in range(4):
@@ -118,6 +119,7 @@ def test_a_damaged_spool_tells_nothing(tmp_path: Path, text: str) -> None:
     assert Spool(DiskFiles(tmp_path)).read() == {}
 
 
+@pytest.mark.fault("P7")
 def test_a_disk_that_fails_stops_no_trade(tmp_path: Path, clock: ManualClock) -> None:
     """Writing raises nothing, and is done as soon as the disk takes it."""
     folder = tmp_path / "gone"
@@ -141,6 +143,7 @@ class Broken:
         return fails
 
 
+@pytest.mark.fault("P20")
 def test_a_defect_in_learning_blows_the_fuse(clock: ManualClock) -> None:
     """The spare answers with the prior, nothing is raised, and the reason stands until it is mended (P20)."""
     fuse, broken = Fuse(), Broken()
@@ -182,6 +185,7 @@ class Slow(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.fault("P25")
 def test_a_blocked_sink_blocks_nobody_and_losses_are_counted() -> None:
     """1,000 lines into a blocked pipe return at once; what did not fit is dropped, counted and told later (P25)."""
     sink = Slow()
@@ -199,6 +203,7 @@ def test_a_blocked_sink_blocks_nobody_and_losses_are_counted() -> None:
     assert len(lines) == 102
 
 
+@pytest.mark.fault("P25")
 def test_a_sink_that_fails_harms_nobody() -> None:
     """The reader is gone: lines are lost and counted, no call raises, and the end comes."""
 

@@ -86,6 +86,7 @@ def _roster(world: World) -> Roster:
     return Roster([account.member for account in world.flow.accounts.values()])
 
 
+@pytest.mark.fault("P3")
 async def test_limits_policies_and_copy_settings_change(world: World, written: Written, points: list[str]) -> None:
     """Drawdown, day's loss, ceilings and a follower's risk are in force at once, in roster and accounts."""
     roster, reloader = _roster(world), Reloader(written())
@@ -143,6 +144,7 @@ class Reborn:
         self.said: list[str] = []
 
 
+@pytest.mark.fault("P3")
 async def test_a_mistake_changes_nothing_and_is_told(
     world: World, written: Written, manager: Told, clock: ManualClock
 ) -> None:
