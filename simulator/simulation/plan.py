@@ -10,10 +10,10 @@ from simulator.seeds import stream
 from srm_agent.failpoints import CRASH_POINTS
 
 QUIET_START_S = 6.0
-NEAR_S, TWIN_S = 1.5, 0.4
-"""So long before a halt a signal may come that aims at it, so long after a signal its twin."""
 FLAT_FOR_S = (6.0, 20.0)
 """After an operator's close of an account: how long until he resumes it."""
+NEAR_S, TWIN_S = 1.5, 0.4
+"""So long before a halt a signal may come that aims at it, so long after a signal its twin."""
 
 
 HALTS = (
@@ -45,7 +45,7 @@ class Profile:
     """Share of the signals that come within NEAR_S before one of the halts (if there are any)."""
     flattens: int = 0
     """How often an operator closes an account, and resumes it later."""
-    second_share: float = 0.0
+    second_share: float = 0.1
     """Share of seeds in which a second daemon is started on the same accounts, with a disk of its own (P22)."""
     late_share: float = 0.1
     """Share of seeds whose brokers execute a request however late it arrives, as a bridge to MetaTrader does."""

@@ -44,7 +44,7 @@ AIMED = (
     ),
     replace(SHORT, name="halted crashes", fault_ids=("B5",), faults=2, operator_share=1.0, halts=2, crash_share=1.0),
     replace(SHORT, name="closes", fault_ids=("B6", "B8", "B28"), signals=24, flattens=5),
-    replace(SHORT, name="blind", fault_ids=("B26",), faults=25, flattens=4),
+    replace(SHORT, name="cut off", fault_ids=("B3", "B6", "B22", "B27"), faults=20, signals=24),
     replace(SHORT, name="stops", fault_ids=("B10", "B11"), faults=16),
     replace(SHORT, name="partial fills", fault_ids=("B7", "B8")),
     replace(SHORT, name="database", fault_ids=("P9", "P15"), faults=5, signals=24, flattens=6),

@@ -115,15 +115,13 @@ CATALOGUE: tuple[Hunted, ...] = (
         "            await self._one_pass()\n            await self._rest()\n",
     ),
     _hunted(
-        "failed-read-is-flat",
-        "blind",
-        "the audit takes a read that failed for an empty account",
-        "execution/auditor.py",
-        "        self._desk.see_positions(await broker.positions())\n",
-        "        try:\n"
-        "            self._desk.see_positions(await broker.positions())\n"
-        "        except BrokerError:\n"
-        "            self._desk.see_positions([])\n",
+        "failed-lookup-is-absent",
+        "cut off",
+        "a look-up that failed counts like one that said ABSENT",
+        "execution/chaser.py",
+        "            return\n        self._on_report(report)\n",
+        "            report = OrderReport(client_id=ticket.intent.client_id, outcome=Outcome.ABSENT)\n"
+        "        self._on_report(report)\n",
     ),
     _hunted(
         "stop-not-read-back",

@@ -16,7 +16,7 @@ from srm_agent.domain.orders import OrderIntent, OrderPurpose
 STOPPED = (ConnectionState.FLATTENING, ConnectionState.HALTED)
 LIFTING_S = 3.0
 """Between the database's and the memory's part of a resume."""
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 """Between what an operator's act does and its answer."""
 TICK_S = 0.25
 
